@@ -1,0 +1,120 @@
+"""Every error this package raises on purpose, one class per cause.
+
+An error says what is wrong (naming column, group or key) and, in ``hint``, what to do about it. Errors under
+`GroupError` concern one group only: a job records them in the ``failures`` table and goes on.
+"""
+
+
+class CausalSparkError(Exception):
+    """Base of every error raised on purpose; ``hint`` is the remedy."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type["CausalSparkError"], tuple[str, str]]:
+        return type(self), (self.message, self.hint)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigError(CausalSparkError):
+    """A configuration key or value is unknown or out of range."""
+
+
+class InputError(CausalSparkError):
+    """The input table or frame as a whole cannot be used: a column is missing, misnamed or of the wrong type."""
+
+
+class EmptyInputError(InputError):
+    """The input has no rows, so there is nothing to estimate and nothing to replace."""
+
+
+class LocationError(CausalSparkError):
+    """A location is neither a path nor a two- or three-part table name."""
+
+
+class TableShapeError(CausalSparkError):
+    """A result table exists with other columns than this run would write."""
+
+
+class WriteError(CausalSparkError):
+    """A commit did not land, or landed with other rows than were staged."""
+
+
+class LostGroupError(CausalSparkError):
+    """A group was planned but came back neither with a result nor with a failure."""
+
+
+class TooManyFailuresError(CausalSparkError):
+    """More groups failed than ``max_failed_fraction`` allows; results were not made visible."""
+
+
+class GroupError(CausalSparkError):
+    """Something is wrong with one group; the others go on."""
+
+
+class DuplicateCellError(GroupError):
+    """A (unit, time) pair occurs more than once."""
+
+
+class TreatmentValueError(GroupError):
+    """The treatment is not 0 or 1, or is missing."""
+
+
+class OutcomeValueError(GroupError):
+    """An outcome is infinite."""
+
+
+class KeyValueError(GroupError):
+    """A unit or time is missing."""
+
+
+class CovariateValueError(GroupError):
+    """A covariate is missing or infinite where the outcome is observed."""
+
+
+class SolverError(GroupError):
+    """A numerical routine could not produce a usable number."""
+
+
+class DeclinedError(GroupError):
+    """The estimator or variance has no meaning on this group: a property of the method, not a fault."""
+
+
+class NoTreatedCellsError(DeclinedError):
+    """No observed cell is treated, so there is no effect to estimate."""
+
+
+class NoControlUnitsError(DeclinedError):
+    """No unit is untreated throughout, so there are no donors."""
+
+
+class NoPrePeriodsError(DeclinedError):
+    """Treated units have no period before treatment."""
+
+
+class MissingCellsError(DeclinedError):
+    """The estimator needs a complete panel and cells are missing."""
+
+
+class UnsupportedPatternError(DeclinedError):
+    """The assignment pattern (switching on and off, say) is outside what the estimator is defined for."""
+
+
+class UnsupportedCovariatesError(DeclinedError):
+    """Covariates are given to an estimator that cannot use them."""
+
+
+class NotIdentifiedError(DeclinedError):
+    """No treated cell can be predicted from the control cells."""
+
+
+class TooFewControlsError(DeclinedError):
+    """A variance needs more control units than there are."""
+
+
+class ConstantOutcomeError(DeclinedError):
+    """The untreated outcomes do not vary, so scale-dependent tuning and variances are undefined."""

@@ -1,0 +1,139 @@
+"""What panel estimators take and give: plain frozen containers of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """One panel: n_units rows, n_periods columns, both sorted by label.
+
+    outcome: (n_units, n_periods) float64, NaN exactly where not observed.
+    treated: (n_units, n_periods) bool, the treatment indicator W; False where no row says otherwise.
+    observed: (n_units, n_periods) bool, the mask O of cells with a finite outcome.
+    units, periods: (n_units,) and (n_periods,) labels; positions, not labels, carry meaning in every formula.
+    covariates: (n_units, n_periods, n_covariates) float64, or None.
+    """
+
+    outcome: Floats
+    treated: Bools
+    observed: Bools
+    units: NDArray[Any]
+    periods: NDArray[Any]
+    covariates: Floats | None = None
+
+    @property
+    def n_units(self) -> int:
+        return int(self.outcome.shape[0])
+
+    @property
+    def n_periods(self) -> int:
+        return int(self.outcome.shape[1])
+
+    @property
+    def control_cells(self) -> Bools:
+        """(n_units, n_periods): untreated and observed, the cells every estimator learns from."""
+        return ~self.treated & self.observed
+
+    @property
+    def target_cells(self) -> Bools:
+        """(n_units, n_periods): treated and observed, the cells whose effect is wanted."""
+        return self.treated & self.observed
+
+    @property
+    def ever_treated(self) -> Bools:
+        """(n_units,): treated in at least one period."""
+        return np.asarray(self.treated.any(axis=1))
+
+    def take_units(self, rows: Ints) -> Panel:
+        """The panel of the given unit positions, in that order."""
+        return replace(
+            self,
+            outcome=self.outcome[rows],
+            treated=self.treated[rows],
+            observed=self.observed[rows],
+            units=self.units[rows],
+            covariates=None if self.covariates is None else self.covariates[rows],
+        )
+
+    def with_treatment(self, treated: Bools) -> Panel:
+        """The same outcomes under another assignment (n_units, n_periods)."""
+        return replace(self, treated=treated)
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """What tuning chose; None where an estimator has no such penalty.
+
+    lambda_time, lambda_unit: decay rates of DWCP's weights (per period, per unit of RMS distance).
+    lambda_nn: nuclear-norm penalty on the scale of the sum of squares (no 1/2); may be infinite.
+    zeta_unit, zeta_time: ridge levels of SC, DIFP and SDID weights, in outcome units, one per cohort.
+    """
+
+    lambda_time: float | None = None
+    lambda_unit: float | None = None
+    lambda_nn: float | None = None
+    zeta_unit: tuple[float, ...] | None = None
+    zeta_time: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TuningStep:
+    """One candidate tried: its penalties and its score (smaller is better)."""
+
+    lambda_time: float | None
+    lambda_unit: float | None
+    lambda_nn: float | None
+    criterion: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Weights an estimator found. kind: ``unit`` or ``time``, with ``:<first treated period>`` when staggered.
+
+    positions: (k,) rows (unit) or columns (time) of the panel; values: (k,) float64.
+    """
+
+    kind: str
+    positions: Ints
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What an estimator says of a panel.
+
+    counterfactual: (n_units, n_periods) predicted untreated outcomes, NaN where the method makes no prediction
+        (control units of a weight method, cells that are not identified). At treated cells it is the imputation; at
+        untreated cells of treated units it is the method's fit (DWCP: leave-one-out prediction), which the event study
+        shows as pre-period placebos.
+    tuning: how penalties came about (``none``, ``analytic``, ``cross_validation``, ``loocv``, ``fixed``).
+    criterion: the chosen candidate's score, None without a search.
+    path: every candidate tried, in order.
+    rank: numerical rank of the low-rank part, None for estimators without one.
+    converged: whether every solve reached its stated optimality.
+    """
+
+    counterfactual: Floats
+    penalties: Penalties = field(default_factory=Penalties)
+    tuning: str = "none"
+    criterion: float | None = None
+    path: tuple[TuningStep, ...] = ()
+    weights: tuple[Weights, ...] = ()
+    rank: int | None = None
+    converged: bool = True
+
+
+#: An estimator: (panel, options, penalties, seed) -> Fit. Given penalties are kept and nothing is tuned; None tunes.
+#: ``options`` is the estimator's own frozen dataclass; ``seed`` feeds whatever is random in tuning.
+EstimatorFunction = Callable[[Panel, Any, Penalties | None, int], Fit]
