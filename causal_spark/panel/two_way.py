@@ -1,0 +1,161 @@
+"""Weighted two-way effects on any set of cells, solved exactly.
+
+    min over alpha, beta of  sum_it w_it (Y_it - alpha_i - beta_t)^2,   w >= 0, w = 0 where a cell is not used.
+
+The longer side is eliminated; what is left is the Laplacian of a weighted graph, built without subtraction, grounded at
+its heaviest node and scaled to a unit diagonal, so weights may span many orders of magnitude. A cell is identified
+exactly when its unit and its period lie in one connected component of the bipartite graph of used cells (Abowd, Creecy,
+Kramarz 2002).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from causal_spark.errors import SolverError
+from causal_spark.panel.types import Bools, Floats, Ints
+
+# A direction of the covariates counts as collinear with the effects below this share of its own size.
+_COLLINEAR = 1e-9
+
+
+def components(used: Bools) -> tuple[Ints, Ints]:
+    """Label the connected components of the bipartite graph whose edges are the used cells.
+
+    used: (n_units, n_periods). Returns labels of units (n_units,) and of periods (n_periods,).
+    """
+    n_units, n_periods = used.shape
+    rows, columns = np.nonzero(used)
+    size = n_units + n_periods
+    graph = coo_array((np.ones(rows.size, dtype=np.int8), (rows, columns + n_units)), shape=(size, size))
+    labels = connected_components(graph, directed=False)[1].astype(np.intp)
+    return labels[:n_units], labels[n_units:]
+
+
+def identified_cells(used: Bools) -> Bools:
+    """(n_units, n_periods): cells whose unit and period share a component of the used cells."""
+    units, periods = components(used)
+    return np.asarray(units[:, None] == periods[None, :])
+
+
+def two_way_fit(outcomes: Floats, weights: Floats) -> Floats:
+    """Fitted values alpha_i + beta_t of every identified cell, NaN elsewhere.
+
+    outcomes: (..., n_units, n_periods), several outcomes sharing one set of weights; read where weights > 0 only.
+    weights: (n_units, n_periods), finite and >= 0.
+    Raises SolverError when the weights span more than double precision can resolve.
+    """
+    stack = outcomes.reshape(-1, *outcomes.shape[-2:])
+    if weights.shape[0] < weights.shape[1]:
+        fitted = np.swapaxes(_fit_tall(np.swapaxes(stack, 1, 2), np.ascontiguousarray(weights.T)), 1, 2)
+    else:
+        fitted = _fit_tall(stack, weights)
+    return fitted.reshape(outcomes.shape)
+
+
+def _fit_tall(outcomes: Floats, weights: Floats) -> Floats:
+    used = weights > 0
+    row_labels, column_labels = components(used)
+    filled = np.where(used, outcomes, 0.0)
+    # Rows are centred first: a large common level would otherwise cost digits of every difference.
+    row_weight = weights.sum(axis=1)
+    safe_row_weight = np.where(row_weight > 0, row_weight, 1.0)
+    share = weights / safe_row_weight[:, None]
+    solve = _ColumnSolver(weights, share, column_labels)
+    row_effects = np.einsum("kit,it->ki", filled, share)
+    column_effects = np.zeros((filled.shape[0], weights.shape[1]))
+    for _ in range(2):  # the second pass is one step of iterative refinement
+        residual = np.where(used, filled - row_effects[:, :, None] - column_effects[:, None, :], 0.0)
+        centred = np.where(used, residual - np.einsum("kit,it->ki", residual, share)[:, :, None], 0.0)
+        step = solve(np.einsum("kit,it->kt", centred, weights))
+        column_effects += step
+        row_effects += np.einsum("kit,it->ki", residual - step[:, None, :], share)
+    fitted = row_effects[:, :, None] + column_effects[:, None, :]
+    return np.where(row_labels[:, None] == column_labels[None, :], fitted, np.nan)
+
+
+class _ColumnSolver:
+    """The column effects' normal equations after the row effects are eliminated, factored once."""
+
+    __slots__ = ("_factor", "_keep", "_scale")
+
+    def __init__(self, weights: Floats, share: Floats, labels: Ints) -> None:
+        conductance = weights.T @ share
+        np.fill_diagonal(conductance, 0.0)
+        degree = conductance.sum(axis=1)
+        keep = degree > 0
+        order = np.lexsort((-degree, labels))
+        first_of_component = np.r_[True, labels[order][1:] != labels[order][:-1]]
+        keep[order[first_of_component]] = False
+        self._keep = np.flatnonzero(keep)
+        self._scale = 1.0 / np.sqrt(degree[self._keep])
+        laplacian = -conductance[np.ix_(self._keep, self._keep)] * self._scale[:, None] * self._scale[None, :]
+        np.fill_diagonal(laplacian, 1.0)
+        try:
+            self._factor = cho_factor(laplacian) if self._keep.size else None
+        except np.linalg.LinAlgError:
+            raise SolverError(
+                "The two-way effects cannot be solved: the weights of cells that link units and periods are too small.",
+                "Use smaller decay rates, or leave out units or periods with few observed cells.",
+            ) from None
+
+    def __call__(self, right: Floats) -> Floats:
+        """Column effects (k, n_columns), zero at each component's ground, for right-hand sides of that shape."""
+        solution = np.zeros_like(right)
+        if self._factor is not None:
+            scaled = (right[:, self._keep] * self._scale).T
+            solution[:, self._keep] = cho_solve(self._factor, scaled).T * self._scale
+        return solution
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CovariateFit:
+    """Two-way effects plus X b.
+
+    fitted: (n_units, n_periods), NaN where not identified; coefficients: (n_covariates,), the least-norm solution in
+    units of each covariate's own spread when covariates are collinear; rank: how many directions are identified.
+    """
+
+    fitted: Floats
+    coefficients: Floats
+    rank: int
+
+
+def two_way_covariate_fit(outcome: Floats, weights: Floats, covariates: Floats) -> CovariateFit:
+    """Least squares of alpha_i + beta_t + X_it' b, jointly (Frisch, Waugh, Lovell).
+
+    outcome, weights: (n_units, n_periods); covariates: (n_units, n_periods, n_covariates), finite where weights > 0;
+    a cell whose covariates are not finite gets no prediction. Directions of X that the effects already span carry no
+    coefficient; a cell that would need one (its X moves in a direction that no used cell moves in) is not identified.
+    """
+    used = weights > 0
+    stack = np.concatenate([outcome[None], np.moveaxis(covariates, 2, 0)])
+    centre = np.array([layer[used].mean() if used.any() else 0.0 for layer in stack])
+    stack = stack - centre[:, None, None]
+    effects = two_way_fit(stack, weights)
+    # (n_units, n_periods, n_covariates): what the effects do not explain of X, at every cell.
+    left = np.moveaxis(stack[1:] - effects[1:], 0, 2)
+    root = np.sqrt(weights[used])
+    design = left[used] * root[:, None]
+    spread = np.sqrt(np.einsum("kit,it->k", np.where(used, stack[1:], 0.0) ** 2, weights))
+    design_scale = np.where(spread > 0, spread, 1.0)
+    _, values, vectors = np.linalg.svd(design / design_scale, full_matrices=False)
+    full = np.zeros((covariates.shape[2], covariates.shape[2]))
+    full[: vectors.shape[0]] = vectors
+    known = full[: values.size][values > _COLLINEAR]
+    projector = known.T @ known
+    right = (design / design_scale).T @ ((stack[0] - effects[0])[used] * root)
+    inverse_square = values[values > _COLLINEAR] ** -2.0
+    coefficients = known.T @ (inverse_square * (known @ right)) / design_scale
+    scaled = left / design_scale
+    unknown = np.linalg.norm(scaled - scaled @ projector, axis=2)
+    # One used cell's typical size in these units is 1/sqrt(total weight).
+    tolerance = 1e-6 / np.sqrt(max(float(weights.sum()), np.finfo(float).tiny))
+    fitted = effects[0] + left @ coefficients + centre[0]
+    identified = np.isfinite(unknown) & (unknown <= tolerance * (1.0 + np.linalg.norm(scaled, axis=2)))
+    return CovariateFit(np.where(identified, fitted, np.nan), coefficients, int(known.shape[0]))
