@@ -1,0 +1,219 @@
+"""Least squares over the simplex with a ridge, solved to the optimum.
+
+    minimise ||A x - b||^2 + eta ||x||^2   subject to   x >= 0, sum(x) = 1
+
+On the simplex A x - b = (A - b 1') x =: M x, and adding mu 11' to the quadratic form adds a constant. So the problem is
+that of K = M'M + eta I + mu 11', whose solution is z / sum(z) with z the solution of the linear complementarity problem
+z >= 0, K z - 1 >= 0, z'(K z - 1) = 0 (its Karush-Kuhn-Tucker conditions divided by their multiplier). It is solved by
+block principal pivoting (Judice and Pires 1994; Kim and Park 2011, "Fast nonnegative matrix factorization", Algorithm
+2), which exchanges many variables at a time and ends in a handful of solves; if it should cycle, the active-set method
+of Lawson and Hanson (1974, chapter 23) finishes from the point reached, each step lowering the objective.
+
+With more supported columns than rows, K restricted to the support S is a ridge away from singular. There the identity
+(B'B + eta I)^-1 B' = B'(B B' + eta I)^-1, B = M_S with the row sqrt(mu) 1' below, gives z and the multipliers without
+cancellation from a matrix of the size of the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg.lapack import dposv, dpotrs
+
+from causal_spark.errors import SolverError
+from causal_spark.panel.types import Bools, Floats, Ints
+
+#: The least ridge, relative to the median column's squared norm: makes the optimum unique (of least norm) when columns
+#: are collinear or fit perfectly, so that it depends neither on the columns' order nor on rounding.
+RIDGE_FLOOR = 1e-13
+
+#: A solve whose relative duality gap exceeds this is reported as not converged.
+KKT_TOLERANCE = 1e-9
+
+_EPS = float(np.finfo(np.float64).eps)
+_FULL_EXCHANGES = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimplexFit:
+    """Weights and their certificate.
+
+    x: (n,) weights, non-negative, summing to one; exactly zero off the support.
+    kkt_residual: x'g - min(g) for the half gradient g at x, over the median squared norm of the columns of A - b 1'
+        (plus eta); twice this bounds how far the objective lies above its minimum, in those units.
+    """
+
+    x: Floats
+    kkt_residual: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether the certificate holds to `KKT_TOLERANCE`."""
+        return self.kkt_residual <= KKT_TOLERANCE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    """The complementarity problem of K = B'B + eta I, with K itself when it is the smaller of the two."""
+
+    B: Floats
+    eta: float
+    diagonal: Floats
+    gram: Floats | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Point:
+    """The solution of K_SS z = 1 on one support.
+
+    slack: (n,) of K z - 1, meaningful off the support; tolerance: (n,) what rounding can make of a slack of zero.
+    """
+
+    support: Ints
+    z: Floats
+    slack: Floats
+    tolerance: Floats
+
+
+def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0) -> SimplexFit:
+    """Minimise ||A x - b||^2 + eta ||x||^2 over the simplex.
+
+    A: (m, n); b: (m,); eta >= 0, in the units of A squared. An eta below `RIDGE_FLOOR` is raised to it. Columns that
+    all equal b (nothing to choose by) give equal weights. Raises SolverError for values that are not finite.
+    """
+    m, n = A.shape
+    M = A - b[:, None]
+    largest = float(np.abs(M).max(initial=0.0))
+    if not (np.isfinite(largest) and np.isfinite(eta)):
+        raise SolverError("Weights cannot be fitted to values that are not finite.", "Look for overflow in outcomes.")
+    if n == 1 or largest == 0.0:
+        return SimplexFit(np.full(n, 1.0 / n), 0.0)
+    M /= largest
+    norms = np.einsum("ij,ij->j", M, M)
+    typical = float(np.median(norms)) or float(norms.mean())
+    M /= np.sqrt(typical)
+    ridge = max(eta / largest / largest / typical, RIDGE_FLOOR)
+    B = np.vstack([M, np.ones(n)])
+    diagonal = norms / typical + 1.0 + ridge
+    gram = None
+    if n <= m + 1:
+        gram = B.T @ B
+        gram.flat[:: n + 1] += ridge
+    problem = _Problem(B, ridge, diagonal, gram)
+    support, z = _pivot(problem)
+    x = np.zeros(n)
+    x[support] = z
+    x /= x.sum()
+    half_gradient = M.T @ (M @ x) + ridge * x
+    gap = float(x @ half_gradient - half_gradient.min())
+    if not np.isfinite(gap):
+        raise SolverError("The weights' least-squares problem broke down numerically.", "Rescale the outcomes.")
+    return SimplexFit(x, max(gap, 0.0) / (1.0 + ridge))
+
+
+def _pivot(problem: _Problem) -> tuple[Ints, Floats]:
+    """Block principal pivoting from the full support; (k,) support and (k,) z > 0."""
+    n = problem.B.shape[1]
+    inside: Bools = np.ones(n, dtype=bool)
+    fewest, exchanges = n + 1, _FULL_EXCHANGES
+    while True:
+        point = _solve(problem, np.flatnonzero(inside))
+        violated = point.slack < -point.tolerance
+        violated[point.support] = point.z <= 0.0
+        n_violated = int(np.count_nonzero(violated))
+        if n_violated == 0:
+            return point.support, point.z
+        if n_violated < fewest:
+            fewest, exchanges = n_violated, _FULL_EXCHANGES
+        elif exchanges > 0:
+            exchanges -= 1
+        else:
+            return _active_set(problem, point)
+        inside ^= violated
+
+
+def _active_set(problem: _Problem, point: _Point) -> tuple[Ints, Floats]:
+    """Lawson and Hanson's method from the positive part of a point; (k,) support and (k,) z > 0."""
+    n = problem.B.shape[1]
+    z = np.zeros(n)
+    z[point.support] = np.maximum(point.z, 0.0)
+    refused: Bools = np.zeros(n, dtype=bool)
+    for _ in range(10 * n + 100):
+        z, point = _descend(problem, z)
+        short = point.slack + point.tolerance
+        short[point.support] = 0.0
+        short[refused] = 0.0
+        entering = int(np.argmin(short))
+        if short[entering] >= 0.0:
+            break
+        candidate = z.copy()
+        candidate[entering] = np.finfo(np.float64).tiny
+        trial = _solve(problem, np.flatnonzero(candidate))
+        if trial.z[np.searchsorted(trial.support, entering)] <= 0.0:
+            # Rounding alone made the slack negative: adding the column would lead straight out again.
+            refused[entering] = True
+            continue
+        refused[:] = False
+        z = candidate
+    support = np.flatnonzero(z)
+    return support, z[support]
+
+
+def _descend(problem: _Problem, z: Floats) -> tuple[Floats, _Point]:
+    """Walk from a feasible z to the optimum of a support within its own, dropping variables that reach zero."""
+    while True:
+        support = np.flatnonzero(z)
+        point = _solve(problem, support)
+        falling = point.z <= 0.0
+        if not falling.any():
+            full = np.zeros_like(z)
+            full[support] = point.z
+            return full, point
+        here = z[support]
+        reach = here[falling] / (here[falling] - point.z[falling])
+        step = float(reach.min())
+        there = here + step * (point.z - here)
+        there[np.flatnonzero(falling)[reach <= step]] = 0.0
+        z = z.copy()
+        z[support] = np.maximum(there, 0.0)
+
+
+def _solve(problem: _Problem, support: Ints) -> _Point:
+    """Solve K_SS z = 1 by the smaller of its primal and dual forms, with the multipliers of all other columns."""
+    B, eta = problem.B, problem.eta
+    n_rows, n = B.shape
+    B_S = B if support.size == n else B[:, support]
+    if support.size > n_rows:
+        target = np.zeros(n_rows)
+        target[-1] = 1.0
+        y = _positive_definite_solve(_ridged(B_S @ B_S.T, eta), target)[0]
+        q = B.T @ y
+        bound = 1e-12 * float(np.abs(q).max())
+        return _Point(support, q[support], -eta * q, np.full(n, eta * bound))
+    K = _ridged(B_S.T @ B_S, eta) if problem.gram is None else problem.gram[np.ix_(support, support)]
+    one = np.ones(support.size)
+    z, factor = _positive_definite_solve(K, one)
+    if factor is not None:
+        # The residual through B is better than K's own rounding, so one correction recovers what forming K lost.
+        residual = one - B_S.T @ (B_S @ z) - eta * z
+        z = z + dpotrs(factor, residual)[0]
+    slack = B.T @ (B_S @ z) - 1.0
+    tolerance = 64.0 * _EPS * np.sqrt(problem.diagonal * max(float(np.abs(z).sum()), 1.0))
+    return _Point(support, z, slack, tolerance)
+
+
+def _ridged(matrix: Floats, eta: float) -> Floats:
+    matrix.flat[:: matrix.shape[0] + 1] += eta
+    return matrix
+
+
+def _positive_definite_solve(matrix: Floats, right: Floats) -> tuple[Floats, Floats | None]:
+    """Solve by Cholesky, or by least squares of least norm (no factor then) where rounding made it indefinite."""
+    factor, solution, info = dposv(matrix, right)
+    if info == 0:
+        return solution, factor
+    try:
+        return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0]), None
+    except np.linalg.LinAlgError as error:
+        raise SolverError("The weights' least-squares problem broke down numerically.") from error
