@@ -1,0 +1,53 @@
+"""Synthetic control: a convex combination of donors that tracks the treated units before treatment, no intercept.
+
+Abadie, Diamond, Hainmueller (2010), matching on all pre-period outcomes equally; several treated units of a cohort are
+matched by their average, as in Arkhangelsky et al. (2021), who write SC as SDID without intercept or time weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from causal_spark.panel.cohorts import Block, BlockWeights, block_cost, fit_blocks
+from causal_spark.panel.types import Fit, Panel, PanelSize, Penalties
+
+
+@dataclass(frozen=True, slots=True)
+class ScOptions:
+    """How synthetic control is fitted.
+
+    ridge: zeta over the standard deviation of the controls' first differences before treatment; the objective is
+        ||Y_pre'omega - y||^2 + n_pre zeta^2 ||omega||^2. The default, that of the SDID authors' package, is negligible
+        and only chooses the weights of least norm among equally good ones.
+    """
+
+    ridge: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.ridge < math.inf):
+            raise ValueError("ridge must be finite and not negative")
+
+
+def sc(panel: Panel, options: ScOptions | None = None, penalties: Penalties | None = None, seed: int = 0) -> Fit:
+    """Synthetic control, one block per cohort.
+
+    The exact optimum gives -19.5136 on Proposition 99 with and without the default ridge; the -19.6197 that the SDID
+    authors' package prints comes from stopping Frank-Wolfe early, which acts as a stronger ridge than the one stated.
+
+    Returns counterfactuals (n_units, n_periods) in all periods of treated units. ``seed`` is not used. Raises what
+    `read_cohorts` raises.
+    """
+    ridge = (options or ScOptions()).ridge
+
+    def weigh(block: Block, zeta_unit: float | None, _: float | None) -> BlockWeights:
+        zeta = ridge * block.noise() if zeta_unit is None else zeta_unit
+        unit = block.unit_weights(zeta, intercept=False)
+        return BlockWeights(unit.x, None, zeta, None, unit.converged)
+
+    return fit_blocks(panel, weigh, penalties)
+
+
+def sc_cost(size: PanelSize, options: ScOptions, tune: bool) -> float:
+    """Seconds of one fit on one ordinary core, to a factor of about three."""
+    return block_cost(size, time_weights=False)
