@@ -1,0 +1,93 @@
+"""Every panel estimator and variance by its name: the one list that configuration, planning and running read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from causal_spark.panel.did import DidOptions, did, did_cost
+from causal_spark.panel.difp import DifpOptions, difp, difp_cost
+from causal_spark.panel.inference import VarianceEstimate
+from causal_spark.panel.placebo import (
+    PlaceboOptions,
+    placebo_assignments,
+    placebo_errors,
+    placebo_n_fits,
+    placebo_variance,
+)
+from causal_spark.panel.sc import ScOptions, sc, sc_cost
+from causal_spark.panel.sdid import SdidOptions, sdid, sdid_cost
+from causal_spark.panel.types import CostFunction, EstimatorFunction, Fit, Panel, PanelSize
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorDefinition:
+    """An estimator: its function, its options' class, its cost, and a line for people."""
+
+    name: str
+    fit: EstimatorFunction
+    options: type[Any]
+    cost: CostFunction
+    description: str
+
+
+#: (panel, estimator, its options, its fit on the panel, variance options, seed) -> variance.
+VarianceFunction = Callable[[Panel, EstimatorDefinition, Any, Fit, Any, int], VarianceEstimate]
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceDefinition:
+    """A variance: its function, its options' class, and what it costs.
+
+    n_fits: (size, options) -> fits of the estimator it needs at most. retunes: whether those fits tune penalties anew.
+    """
+
+    name: str
+    options: type[Any]
+    run: VarianceFunction
+    n_fits: Callable[[PanelSize, Any], int]
+    retunes: Callable[[Any], bool]
+    description: str
+
+
+def _placebo(
+    panel: Panel, definition: EstimatorDefinition, estimator_options: Any, fit: Fit, options: PlaceboOptions, seed: int
+) -> VarianceEstimate:
+    assignments = placebo_assignments(panel, options, seed)
+    penalties = None if options.retune else fit.penalties
+    return placebo_variance(placebo_errors(panel, definition.fit, estimator_options, penalties, assignments, seed))
+
+
+def _placebo_retunes(options: PlaceboOptions) -> bool:
+    return options.retune
+
+
+ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
+    {
+        definition.name: definition
+        for definition in (
+            EstimatorDefinition("did", did, DidOptions, did_cost, "Difference-in-differences by imputation."),
+            EstimatorDefinition("sc", sc, ScOptions, sc_cost, "Synthetic control, no intercept."),
+            EstimatorDefinition("difp", difp, DifpOptions, difp_cost, "Synthetic control with an intercept."),
+            EstimatorDefinition("sdid", sdid, SdidOptions, sdid_cost, "Synthetic difference-in-differences."),
+        )
+    }
+)
+
+VARIANCES: Mapping[str, VarianceDefinition] = MappingProxyType(
+    {
+        definition.name: definition
+        for definition in (
+            VarianceDefinition(
+                "placebo",
+                PlaceboOptions,
+                _placebo,
+                placebo_n_fits,
+                _placebo_retunes,
+                "Spread of the estimate over untreated units taken as treated.",
+            ),
+        )
+    }
+)
