@@ -1,0 +1,171 @@
+"""Real panels shared by tests, documents, notebooks and the example job.
+
+The values are read from two installed packages and never copied into this one: ``synthdid-py`` (BSD-3) carries the
+panels of Arkhangelsky, Athey, Hirshberg, Imbens, Wager (AER 2021), ``causaldata`` (MIT) those of Cunningham, "Causal
+Inference: The Mixtape". Both come with ``pip install 'causal_spark[examples]'``.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+from rapidfuzz import process
+
+from causal_spark.errors import ConfigError
+
+_COLUMNS = ["source", "outcome_name", "unit", "year", "outcome", "treated"]
+_PLACEBO_PERIODS = 10
+_INSTALL = "Run: pip install 'causal_spark[examples]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What an example table holds and which column plays which role when it is fitted."""
+
+    description: str
+    groups: tuple[str, ...]
+    unit: str
+    time: str
+    outcome: str
+    treatment: str
+
+
+EXAMPLES: dict[str, Example] = {
+    "policies": Example(
+        description=(
+            "Seven yearly panels in one long table. Policies: California's Proposition 99 (cigarette packs per head, "
+            "treated from 1989), castle-doctrine laws in 21 US states (log homicides, adopted one after another), "
+            "Texas prison building (Black men in prison, treated from 1993). Placebos, whose true effect is zero: "
+            "wages, hours and unemployment of US states (cps_placebo), GDP of 111 countries (pwt_placebo)."
+        ),
+        groups=("source", "outcome_name"),
+        unit="unit",
+        time="year",
+        outcome="outcome",
+        treatment="treated",
+    ),
+}
+"""Name of every example, with its description and column roles."""
+
+
+def load_example(name: str) -> pd.DataFrame:
+    """Load an example as one long frame, sorted by group, unit and time; equal at every call.
+
+    ``policies``: 13,903 rows in 7 groups (``source``, ``outcome_name``), complete panels without missing outcomes;
+    columns ``source``, ``outcome_name``, ``unit`` (string), ``year`` (int64), ``outcome`` (float64), ``treated``
+    (int64, 0 or 1, never switching off again).
+
+    =================  ================  =======  ==========================================================
+    source             outcome_name      N x T    treated
+    =================  ================  =======  ==========================================================
+    prop99             packs_per_capita  39 x 31  California from 1989
+    castle_doctrine    l_homicide        50 x 11  21 states, each from the year of its law, 2005-2009
+    texas_prisons      bmprison          51 x 16  Texas from 1993
+    cps_placebo        log_wage          50 x 40  8 states, last 10 years
+    cps_placebo        hours             50 x 40  the same
+    cps_placebo        urate             50 x 40  the same
+    pwt_placebo        log_gdp           111 x 48 29 countries, last 10 years
+    =================  ================  =======  ==========================================================
+
+    **The two placebo sources measure nothing.** Their policy columns (``min_wage``, ``dem``) say which units are
+    alike in having a policy, not when it came: they pick realistic units, to which a treatment that never happened is
+    assigned in the last ten periods, as in section 3 of Arkhangelsky et al. (2021). An estimate on them is an
+    estimator's error, not a policy's effect.
+
+    Castle doctrine: a state counts as treated from the year in which its law took effect, as in Cheng, Hoekstra
+    (J. Human Resources 2013), so that no exposed year serves as a control; that first year is exposed in part only,
+    which pulls estimates slightly towards zero. The file's ``post`` starts a year later, with the first full year, and
+    its ``lag0`` dates Alaska and Arizona a year too early.
+
+    Sources: ``prop99``, ``cps_placebo``, ``pwt_placebo`` from synthdid-py (BSD-3); ``castle_doctrine``,
+    ``texas_prisons`` from causaldata (MIT).
+
+    Raises:
+        ConfigError: no example has this name, or a package or file that carries the data is not installed.
+
+    """
+    if name not in _LOADERS:
+        nearest = process.extractOne(name, list(_LOADERS), score_cutoff=60)
+        guess = f"Did you mean '{nearest[0]}'? " if nearest else ""
+        raise ConfigError(f"There is no example named '{name}'.", f"{guess}Known examples: {', '.join(EXAMPLES)}.")
+    return _LOADERS[name]()
+
+
+def _policies() -> pd.DataFrame:
+    table = pd.concat(_policy_panels(), ignore_index=True)[_COLUMNS]
+    table = table.astype({"year": "int64", "outcome": "float64", "treated": "int64"})
+    return table.sort_values(["source", "outcome_name", "unit", "year"], ignore_index=True)
+
+
+def _policy_panels() -> Iterator[pd.DataFrame]:
+    prop99 = _read_synthdid("california_prop99")
+    yield _panel(prop99, "prop99", "State", "Year", "PacksPerCapita", prop99["treated"], "packs_per_capita")
+
+    cps = _read_synthdid("CPS")
+    cps_treated = _last_periods(cps, "state", "year", "min_wage")
+    for outcome in ("log_wage", "hours", "urate"):
+        yield _panel(cps, "cps_placebo", "state", "year", outcome, cps_treated)
+
+    penn = _read_synthdid("PENN")
+    yield _panel(penn, "pwt_placebo", "country", "year", "log_gdp", _last_periods(penn, "country", "year", "dem"))
+
+    texas = pd.read_stata(_data_file("causaldata", "texas/texas.dta"))
+    treated = (texas["state"] == "Texas") & (texas["year"] >= 1993)
+    yield _panel(texas, "texas_prisons", "state", "year", "bmprison", treated)
+
+    # castle.dta numbers its states 1..51 in alphabetical order and leaves out the District of Columbia (9); the
+    # Texas file has all 51 names.
+    state = dict(enumerate(sorted(texas["state"].unique()), start=1))
+    castle = pd.read_stata(_data_file("causaldata", "castle/castle.dta"))
+    castle = castle.assign(state=castle["sid"].map(state)).sort_values(["sid", "year"])
+    treated = castle["post"] | castle.groupby("sid")["post"].shift(-1, fill_value=0)
+    yield _panel(castle, "castle_doctrine", "state", "year", "l_homicide", treated)
+
+
+def _panel(
+    data: pd.DataFrame,
+    source: str,
+    unit: str,
+    year: str,
+    outcome: str,
+    treated: pd.Series,
+    outcome_name: str | None = None,
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "source": source,
+            "outcome_name": outcome_name or outcome,
+            "unit": data[unit],
+            "year": data[year],
+            "outcome": data[outcome],
+            "treated": treated,
+        }
+    )
+
+
+def _last_periods(data: pd.DataFrame, unit: str, year: str, policy: str) -> pd.Series:
+    """Mark the last ten periods of every unit that ever has the policy (its column is 1 in the last year only)."""
+    first = sorted(data[year].unique())[-_PLACEBO_PERIODS]
+    ever = data.loc[data[policy], unit]
+    return data[unit].isin(ever) & data[year].ge(first)
+
+
+def _read_synthdid(name: str) -> pd.DataFrame:
+    path = _data_file("synthdid", f"data/{name}.csv", distribution="synthdid-py")
+    return pd.read_csv(path, sep=";", true_values=["TRUE"], false_values=["FALSE"])
+
+
+def _data_file(package: str, name: str, distribution: str | None = None) -> Path:
+    # The package is located but not imported: importing causaldata loads all its data sets and statsmodels.
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"The example data need the package {distribution or package}.", _INSTALL)
+    path = Path(spec.origin).parent / name
+    if not path.is_file():
+        raise ConfigError(f"The installed package {distribution or package} has no file {name}.", _INSTALL)
+    return path
+
+
+_LOADERS: dict[str, Callable[[], pd.DataFrame]] = {"policies": _policies}
