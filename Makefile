@@ -1,0 +1,66 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+BIN := .venv/bin
+
+# The job of `make run`; both can be replaced: make run CONFIG=my.yaml
+JOB := jobs/panel_effects.py
+CONFIG := conf/panel_effects.yaml
+
+export SPARK_CONF_DIR := $(CURDIR)/conf
+export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Tasks are the unit of parallelism, and results must not depend on the number of threads.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+# Another Spark or a notebook driver set up in the user's shell would take over.
+unexport SPARK_HOME PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS
+
+# Delta's jars already lie beside Spark's (scripts/setup.sh): nothing to resolve at start.
+NO_RESOLVING := --conf spark.jars.packages=
+WITH_JAVA = JAVA_HOME="$$(scripts/java_home.sh)" && export JAVA_HOME &&
+INPUTS := setup.py constraints.txt conf/spark-defaults.conf scripts/setup.sh
+
+.PHONY: help
+help:  ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/installed-run  ## Estimate the effects of the example policies on local Spark (CONFIG=... for other data)
+	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) $(JOB) --config $(CONFIG)
+
+.PHONY: test
+test: .venv/installed-dev  ## Run all tests but those that start servers (ARGS=... for pytest)
+	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "not cluster" $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: .venv/installed-dev  ## Run the tests that start a Spark cluster and a Spark Connect server
+	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m cluster $(ARGS)
+
+.PHONY: lint
+lint: .venv/installed-dev  ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: .venv/installed-dev  ## Format the code and repair what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: wheel
+wheel: .venv/installed-run  ## Build dist/causal_spark-*.whl, also usable as spark-submit --py-files
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+.PHONY: clean
+clean:  ## Remove the virtual environment, builds and caches (never output/)
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+
+.venv/installed-run: $(INPUTS)
+	@$(WITH_JAVA) scripts/setup.sh spark,examples
+	@touch $@
+
+.venv/installed-dev: $(INPUTS)
+	@$(WITH_JAVA) scripts/setup.sh spark,examples,dev
+	@touch .venv/installed-run $@
