@@ -99,10 +99,7 @@ class Block:
 
     def _solve(self, A: Floats, b: Floats, zeta: float, intercept: bool) -> SimplexFit:
         rounding = _ROUNDING * max(float(np.abs(A).max()), float(np.abs(b).max()))
-        if intercept:
-            A = A - A.mean(axis=0)
-            b = b - b.mean()
-        return simplex_least_squares(A, b, A.shape[0] * max(zeta, rounding) ** 2)
+        return simplex_least_squares(A, b, A.shape[0] * max(zeta, rounding) ** 2, intercept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,7 +30,10 @@ class DifpOptions:
             raise ValueError("ridge must be finite and not negative")
 
 
-def difp(panel: Panel, options: DifpOptions | None = None, penalties: Penalties | None = None, seed: int = 0) -> Fit:
+_DEFAULTS = DifpOptions()
+
+
+def difp(panel: Panel, options: DifpOptions = _DEFAULTS, penalties: Penalties | None = None, seed: int = 0) -> Fit:
     """Synthetic control with an intercept, one block per cohort.
 
     The exact optimum gives -11.1090 on Proposition 99.
@@ -38,7 +41,7 @@ def difp(panel: Panel, options: DifpOptions | None = None, penalties: Penalties 
     Returns counterfactuals (n_units, n_periods) in all periods of treated units. ``seed`` is not used. Raises what
     `read_cohorts` raises.
     """
-    ridge = (options or DifpOptions()).ridge
+    ridge = options.ridge
 
     def weigh(block: Block, zeta_unit: float | None, _: float | None) -> BlockWeights:
         zeta = ridge * block.noise() if zeta_unit is None else zeta_unit
@@ -48,6 +51,6 @@ def difp(panel: Panel, options: DifpOptions | None = None, penalties: Penalties 
     return fit_blocks(panel, weigh, penalties)
 
 
-def difp_cost(size: PanelSize, options: DifpOptions, tune: bool) -> float:
+def difp_cost(size: PanelSize, options: DifpOptions = _DEFAULTS, tune: bool = True) -> float:
     """Seconds of one fit on one ordinary core, to a factor of about three."""
     return block_cost(size, time_weights=False)

@@ -29,7 +29,10 @@ class ScOptions:
             raise ValueError("ridge must be finite and not negative")
 
 
-def sc(panel: Panel, options: ScOptions | None = None, penalties: Penalties | None = None, seed: int = 0) -> Fit:
+_DEFAULTS = ScOptions()
+
+
+def sc(panel: Panel, options: ScOptions = _DEFAULTS, penalties: Penalties | None = None, seed: int = 0) -> Fit:
     """Synthetic control, one block per cohort.
 
     The exact optimum gives -19.5136 on Proposition 99 with and without the default ridge; the -19.6197 that the SDID
@@ -38,7 +41,7 @@ def sc(panel: Panel, options: ScOptions | None = None, penalties: Penalties | No
     Returns counterfactuals (n_units, n_periods) in all periods of treated units. ``seed`` is not used. Raises what
     `read_cohorts` raises.
     """
-    ridge = (options or ScOptions()).ridge
+    ridge = options.ridge
 
     def weigh(block: Block, zeta_unit: float | None, _: float | None) -> BlockWeights:
         zeta = ridge * block.noise() if zeta_unit is None else zeta_unit
@@ -48,6 +51,6 @@ def sc(panel: Panel, options: ScOptions | None = None, penalties: Penalties | No
     return fit_blocks(panel, weigh, penalties)
 
 
-def sc_cost(size: PanelSize, options: ScOptions, tune: bool) -> float:
+def sc_cost(size: PanelSize, options: ScOptions = _DEFAULTS, tune: bool = True) -> float:
     """Seconds of one fit on one ordinary core, to a factor of about three."""
     return block_cost(size, time_weights=False)

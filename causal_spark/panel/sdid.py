@@ -27,7 +27,10 @@ class SdidOptions:
             raise ValueError("ridge_time must be finite and not negative")
 
 
-def sdid(panel: Panel, options: SdidOptions | None = None, penalties: Penalties | None = None, seed: int = 0) -> Fit:
+_DEFAULTS = SdidOptions()
+
+
+def sdid(panel: Panel, options: SdidOptions = _DEFAULTS, penalties: Penalties | None = None, seed: int = 0) -> Fit:
     """Synthetic difference-in-differences, one block per cohort.
 
     Unit and time weights are least squares over the simplex with intercepts (equations 2.1 to 2.3), solved to the
@@ -36,14 +39,13 @@ def sdid(panel: Panel, options: SdidOptions | None = None, penalties: Penalties 
     Returns counterfactuals (n_units, n_periods) in all periods of treated units. ``seed`` is not used. Raises what
     `read_cohorts` raises.
     """
-    chosen = options or SdidOptions()
 
     def weigh(block: Block, zeta_unit: float | None, zeta_time: float | None) -> BlockWeights:
         if zeta_unit is None or zeta_time is None:
             noise = block.noise()
-            multiple = (block.n_treated * block.n_post) ** 0.25 if chosen.ridge_unit is None else chosen.ridge_unit
+            multiple = (block.n_treated * block.n_post) ** 0.25 if options.ridge_unit is None else options.ridge_unit
             zeta_unit = multiple * noise if zeta_unit is None else zeta_unit
-            zeta_time = chosen.ridge_time * noise if zeta_time is None else zeta_time
+            zeta_time = options.ridge_time * noise if zeta_time is None else zeta_time
         unit = block.unit_weights(zeta_unit, intercept=True)
         time = block.time_weights(zeta_time)
         return BlockWeights(unit.x, time.x, zeta_unit, zeta_time, unit.converged and time.converged)
@@ -51,6 +53,6 @@ def sdid(panel: Panel, options: SdidOptions | None = None, penalties: Penalties 
     return fit_blocks(panel, weigh, penalties)
 
 
-def sdid_cost(size: PanelSize, options: SdidOptions, tune: bool) -> float:
+def sdid_cost(size: PanelSize, options: SdidOptions = _DEFAULTS, tune: bool = True) -> float:
     """Seconds of one fit on one ordinary core, to a factor of about three."""
     return block_cost(size, time_weights=True)

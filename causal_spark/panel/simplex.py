@@ -25,14 +25,19 @@ from causal_spark.errors import SolverError
 from causal_spark.panel.types import Bools, Floats, Ints
 
 #: The least ridge, relative to the median column's squared norm: makes the optimum unique (of least norm) when columns
-#: are collinear or fit perfectly, so that it depends neither on the columns' order nor on rounding.
-RIDGE_FLOOR = 1e-13
+#: are collinear or fit perfectly, so that it does not depend on the columns' order.
+RIDGE_FLOOR = 1e-12
 
 #: A solve whose relative duality gap exceeds this is reported as not converged.
 KKT_TOLERANCE = 1e-9
 
 _EPS = float(np.finfo(np.float64).eps)
 _FULL_EXCHANGES = 3
+
+#: When a Cholesky factor shows a row or column explained by the others to all but this share, a singular value
+#: decomposition replaces it; singular values below _NULL of the largest are rounding.
+_COLLINEAR = 1e-6
+_NULL = 1e-10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,14 +81,17 @@ class _Point:
     tolerance: Floats
 
 
-def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0) -> SimplexFit:
-    """Minimise ||A x - b||^2 + eta ||x||^2 over the simplex.
+def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: bool = False) -> SimplexFit:
+    """Minimise ||A x - b||^2 + eta ||x||^2 over the simplex, or ||A x + c - b||^2 + eta ||x||^2 over c as well.
 
-    A: (m, n); b: (m,); eta >= 0, in the units of A squared. An eta below `RIDGE_FLOOR` is raised to it. Columns that
-    all equal b (nothing to choose by) give equal weights. Raises SolverError for values that are not finite.
+    A: (m, n); b: (m,); eta >= 0, in the units of A squared, raised to `RIDGE_FLOOR` when below; intercept: whether c is
+    free. Columns that all equal b (nothing to choose by) give equal weights. Raises SolverError for values that are
+    not finite.
     """
-    m, n = A.shape
+    n = A.shape[1]
     M = A - b[:, None]
+    if intercept:
+        M = _contrasts(M)
     largest = float(np.abs(M).max(initial=0.0))
     if not (np.isfinite(largest) and np.isfinite(eta)):
         raise SolverError("Weights cannot be fitted to values that are not finite.", "Look for overflow in outcomes.")
@@ -97,7 +105,7 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0) -> SimplexFit:
     B = np.vstack([M, np.ones(n)])
     diagonal = norms / typical + 1.0 + ridge
     gram = None
-    if n <= m + 1:
+    if n <= B.shape[0]:
         gram = B.T @ B
         gram.flat[:: n + 1] += ridge
     problem = _Problem(B, ridge, diagonal, gram)
@@ -110,6 +118,19 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0) -> SimplexFit:
     if not np.isfinite(gap):
         raise SolverError("The weights' least-squares problem broke down numerically.", "Rescale the outcomes.")
     return SimplexFit(x, max(gap, 0.0) / (1.0 + ridge))
+
+
+def _contrasts(M: Floats) -> Floats:
+    """(m - 1, n) coordinates of the columns, less their means, in an orthonormal basis of the contrasts.
+
+    Unlike centred rows these are not collinear. The basis comes from the Householder reflection of (1, ..., 1) onto the
+    last axis.
+    """
+    m = M.shape[0]
+    centred = M - M.mean(axis=0)
+    v = np.full(m, 1.0 / np.sqrt(m))
+    v[-1] += 1.0
+    return np.asarray(centred - np.outer(v, v @ centred) / v[-1])[:-1]
 
 
 def _pivot(problem: _Problem) -> tuple[Ints, Floats]:
@@ -184,23 +205,21 @@ def _solve(problem: _Problem, support: Ints) -> _Point:
     B, eta = problem.B, problem.eta
     n_rows, n = B.shape
     B_S = B if support.size == n else B[:, support]
+    rounding = 64.0 * _EPS * np.sqrt(problem.diagonal)
     if support.size > n_rows:
-        target = np.zeros(n_rows)
-        target[-1] = 1.0
-        y = _positive_definite_solve(_ridged(B_S @ B_S.T, eta), target)[0]
-        q = B.T @ y
-        bound = 1e-12 * float(np.abs(q).max())
-        return _Point(support, q[support], -eta * q, np.full(n, eta * bound))
-    K = _ridged(B_S.T @ B_S, eta) if problem.gram is None else problem.gram[np.ix_(support, support)]
-    one = np.ones(support.size)
-    z, factor = _positive_definite_solve(K, one)
-    if factor is not None:
-        # The residual through B is better than K's own rounding, so one correction recovers what forming K lost.
-        residual = one - B_S.T @ (B_S @ z) - eta * z
-        z = z + dpotrs(factor, residual)[0]
-    slack = B.T @ (B_S @ z) - 1.0
-    tolerance = 64.0 * _EPS * np.sqrt(problem.diagonal * max(float(np.abs(z).sum()), 1.0))
-    return _Point(support, z, slack, tolerance)
+        y = _dual_solution(_ridged(B_S @ B_S.T, eta))
+        if y is not None:
+            q = B.T @ y
+            return _Point(support, q[support], -eta * q, np.full(n, eta * 1e-12 * float(np.abs(q).max())))
+    else:
+        z = _primal_solution(
+            B_S, _ridged(B_S.T @ B_S, eta) if problem.gram is None else problem.gram[np.ix_(support, support)], eta
+        )
+        if z is not None:
+            slack = B.T @ (B_S @ z) - 1.0
+            return _Point(support, z, slack, rounding * np.sqrt(max(float(np.abs(z).sum()), 1.0)))
+    z, short = _decomposed_solution(B_S, eta)
+    return _Point(support, z, -(B.T @ short), rounding)
 
 
 def _ridged(matrix: Floats, eta: float) -> Floats:
@@ -208,12 +227,40 @@ def _ridged(matrix: Floats, eta: float) -> Floats:
     return matrix
 
 
-def _positive_definite_solve(matrix: Floats, right: Floats) -> tuple[Floats, Floats | None]:
-    """Solve by Cholesky, or by least squares of least norm (no factor then) where rounding made it indefinite."""
-    factor, solution, info = dposv(matrix, right)
-    if info == 0:
-        return solution, factor
+def _primal_solution(B_S: Floats, K: Floats, eta: float) -> Floats | None:
+    """(k,) solution of K z = 1 for K = B_S'B_S + eta I; None when columns are close to collinear."""
+    one = np.ones(K.shape[0])
+    factor, z, info = dposv(K, one)
+    if info != 0 or _is_poor(factor, K):
+        return None
+    # The residual through B_S is better than K's own rounding, so one correction recovers what forming K lost.
+    residual = one - B_S.T @ (B_S @ z) - eta * z
+    return np.asarray(z + dpotrs(factor, residual)[0])
+
+
+def _dual_solution(K: Floats) -> Floats | None:
+    """(m + 1,) solution of K y = e for the last unit vector e; None when rows are close to collinear."""
+    last = np.zeros(K.shape[0])
+    last[-1] = 1.0
+    factor, y, info = dposv(K, last)
+    return None if info != 0 or _is_poor(factor, K) else np.asarray(y)
+
+
+def _is_poor(factor: Floats, K: Floats) -> bool:
+    return bool((np.square(np.diagonal(factor)) < _COLLINEAR * np.diagonal(K)).any())
+
+
+def _decomposed_solution(B_S: Floats, eta: float) -> tuple[Floats, Floats]:
+    """(k,) z of least norm and (m + 1,) e - B_S z, from B_S itself, whose rank may be short."""
     try:
-        return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0]), None
+        U, values, Vt = np.linalg.svd(B_S, full_matrices=False)
     except np.linalg.LinAlgError as error:
         raise SolverError("The weights' least-squares problem broke down numerically.") from error
+    kept = values > _NULL * values[0]
+    U, values, Vt = U[:, kept], values[kept], Vt[kept]
+    along = U[-1]
+    short = -(U @ along)
+    short[-1] += 1.0
+    return np.asarray((along * values / (np.square(values) + eta)) @ Vt), short + U @ (
+        along * (eta / (values**2 + eta))
+    )
