@@ -4,6 +4,16 @@ An error says what is wrong (naming column, group or key) and, in ``hint``, what
 `GroupError` concern one group only: a job records them in the ``failures`` table and goes on.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the nearest known one, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+
 
 class CausalSparkError(Exception):
     """Base of every error raised on purpose; ``hint`` is the remedy."""

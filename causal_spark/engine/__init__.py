@@ -1,0 +1,1 @@
+"""Read, check, pack, plan, run and stage groups. Knows tasks and tables, no statistics."""

@@ -1,0 +1,161 @@
+"""From the user's columns to the engine's: the same checks and types for pandas and for Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from causal_spark.engine.work import InputColumn, InputColumns
+from causal_spark.errors import InputError, did_you_mean
+from causal_spark.lake.schemas import KEY_TYPES, group_columns
+
+NUMERIC = ("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INT", "BOOLEAN")
+UNIT_TYPES = ("STRING", "BIGINT", "INT", "DATE")
+TIME_TYPES = ("BIGINT", "INT", "DATE", "TIMESTAMP", "TIMESTAMP_NTZ")
+
+_SPARK_TYPES: dict[str, str] = {
+    "string": "STRING",
+    "bigint": "BIGINT",
+    "int": "INT",
+    "smallint": "INT",
+    "tinyint": "INT",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+    "timestamp_ntz": "TIMESTAMP_NTZ",
+    "double": "DOUBLE",
+    "float": "FLOAT",
+}
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "STRING": pa.string(),
+    "BIGINT": pa.int64(),
+    "INT": pa.int32(),
+    "BOOLEAN": pa.bool_(),
+    "DATE": pa.date32(),
+    "TIMESTAMP": pa.timestamp("us", tz="UTC"),
+    "DOUBLE": pa.float64(),
+}
+
+_REMEDY = {
+    "group": "Cast it to a string, an integer, a boolean, a date or a timestamp.",
+    "unit": "Cast it to a string or an integer.",
+    "time": "Cast it to an integer, a date or a timestamp.",
+    "number": "Cast it to a double.",
+}
+
+
+def _spark_type(data_type: T.DataType) -> str:
+    name = data_type.simpleString()
+    return "DECIMAL" if name.startswith("decimal") else _SPARK_TYPES.get(name.split("(")[0], name.upper())
+
+
+def _arrow_type(data_type: pa.DataType) -> str:
+    if pa.types.is_dictionary(data_type):
+        return _arrow_type(data_type.value_type)
+    if pa.types.is_timestamp(data_type):
+        return "TIMESTAMP" if data_type.tz else "TIMESTAMP_NTZ"
+    if pa.types.is_decimal(data_type):
+        return "DECIMAL"
+    if pa.types.is_string(data_type) or pa.types.is_large_string(data_type) or data_type == pa.string_view():
+        return "STRING"
+    if pa.types.is_integer(data_type):
+        wide = data_type.bit_width == 64 or data_type == pa.uint32()
+        return "BIGINT" if wide else "INT"
+    names = {"bool": "BOOLEAN", "date32[day]": "DATE", "double": "DOUBLE", "float": "FLOAT", "halffloat": "FLOAT"}
+    return names.get(str(data_type), str(data_type).upper())
+
+
+def column_types(data: pd.DataFrame | DataFrame) -> dict[str, str]:
+    """Column name to contract type (or the type's own name where the contract has none)."""
+    if isinstance(data, pd.DataFrame):
+        named = [name for name in data.columns if isinstance(name, str)]
+        return {field.name: _arrow_type(field.type) for field in pa.Schema.from_pandas(data[named], False)}
+    return {field.name: _spark_type(field.dataType) for field in data.schema.fields}
+
+
+def _existing(name: str, role: str, available: Mapping[str, str]) -> str:
+    if name in available:
+        return available[name]
+    raise InputError(f"Column {name!r} ({role}) is not in the input.", did_you_mean(name, available))
+
+
+def _typed(name: str, role: str, kind: str, allowed: Sequence[str], available: Mapping[str, str]) -> str:
+    found = _existing(name, role, available)
+    if found not in allowed:
+        raise InputError(f"Column {name!r} ({role}) has type {found.lower()}.", _REMEDY[kind])
+    return found.removesuffix("_NTZ")
+
+
+def panel_columns(
+    available: Mapping[str, str],
+    *,
+    unit: str,
+    time: str,
+    outcome: str,
+    treatment: str,
+    groups: Sequence[str] = (),
+    covariates: Sequence[str] = (),
+) -> InputColumns:
+    """Columns of a long panel table, checked against what is there.
+
+    available: column name to type, from `column_types`. Raises `InputError` naming column, role and remedy when one
+    is missing, has a type that cannot serve, or is given two roles.
+    """
+    roles = [*groups, unit, time, outcome, treatment, *covariates]
+    twice = sorted({name for name in roles if roles.count(name) > 1})
+    if twice:
+        raise InputError(f"Column {twice[0]!r} is given two roles.", "Each column has one role; copy it if it needs two.")
+    numeric = {"kind": "number", "allowed": NUMERIC, "available": available}
+    key_types = (*KEY_TYPES, "TIMESTAMP_NTZ")
+    keys = tuple((name, _typed(name, "group", "group", key_types, available)) for name in groups)
+    group_columns(keys)
+    for name, role in ((outcome, "outcome"), (treatment, "treatment"), *((name, "covariate") for name in covariates)):
+        _typed(name, role, **numeric)  # type: ignore[arg-type]
+    values = (
+        InputColumn("_unit", unit, _typed(unit, "unit", "unit", UNIT_TYPES, available)),
+        InputColumn("_time", time, _typed(time, "time", "time", TIME_TYPES, available)),
+        InputColumn("_outcome", outcome, "DOUBLE"),
+        InputColumn("_treatment", treatment, "DOUBLE"),
+        *(InputColumn(f"_covariate_{name}", name, "DOUBLE") for name in covariates),
+    )
+    return InputColumns(tuple(InputColumn(name, name, type_) for name, type_ in keys), values, ("_unit", "_time"))
+
+
+def select_spark(data: DataFrame, columns: InputColumns) -> DataFrame:
+    """The engine's columns of a Spark frame, named and cast."""
+
+    def one(column: InputColumn) -> Any:
+        source = F.col("`" + column.source.replace("`", "``") + "`")
+        if _spark_type(data.schema[column.source].dataType) == "TIMESTAMP_NTZ":
+            # A plain cast would read the wall clock in the session's time zone.
+            source = F.to_timestamp(F.concat(source.cast("string"), F.lit("Z")))
+        return source.cast(column.type.lower()).alias(column.name)
+
+    return data.select(*[one(column) for column in columns.all])
+
+
+def select_pandas(data: pd.DataFrame, columns: InputColumns) -> pa.Table:
+    """The engine's columns of a pandas frame as an Arrow table, named, cast, and sorted by group and order columns."""
+    arrays = []
+    for column in columns.all:
+        values = pa.Array.from_pandas(data[column.source])
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_timestamp(values.type) and values.type.tz is None:
+            values = pc.assume_timezone(values, "UTC")
+        if pa.types.is_boolean(values.type) and column.type == "DOUBLE":
+            values = values.cast(pa.int8())
+        arrays.append(values.cast(ARROW_TYPES[column.type], safe=column.type != "DOUBLE"))
+    table = pa.Table.from_arrays(arrays, names=[column.name for column in columns.all])
+    keys = [column.name for column in columns.groups] + list(columns.order)
+    return table.sort_by([(key, "ascending") for key in keys])

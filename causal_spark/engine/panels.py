@@ -1,0 +1,389 @@
+"""The panel job's work on one group: rows to a `Panel`, estimators and variances over it, rows of result tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from causal_spark.engine.keys import seed_for
+from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Row
+from causal_spark.errors import (
+    CovariateValueError,
+    DeclinedError,
+    DuplicateCellError,
+    GroupError,
+    KeyValueError,
+    OutcomeValueError,
+    TreatmentValueError,
+)
+from causal_spark.panel.event_study import EventStudy, event_study
+from causal_spark.panel.inference import VarianceEstimate, interval
+from causal_spark.panel.registry import ESTIMATORS, VARIANCES
+from causal_spark.panel.summary import EffectSummary, effect_cells, summarise
+from causal_spark.panel.types import Fit, Panel, PanelSize
+
+Cells = Literal["treated", "all", "none"]
+#: Weights at or below this are left out of ``panel_weights``.
+WEIGHT_FLOOR = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorTask:
+    """One estimator to run. options: its options dataclass; where: group column to the values it is run for."""
+
+    name: str
+    options: Any
+    where: Mapping[str, tuple[Any, ...]]
+
+    def wants(self, key: Mapping[str, Any]) -> bool:
+        """Whether the group of that key is among those asked for."""
+        return all(key[column] in values for column, values in self.where.items())
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceTask:
+    """One variance estimator to run on every point estimate."""
+
+    name: str
+    options: Any
+
+
+def build_panel(rows: pa.Table) -> Panel:
+    """Arrays of one panel from its long rows (columns ``_unit, _time, _outcome, _treatment, _covariate_*``).
+
+    Units and periods are sorted; cells without a row are unobserved and untreated; NULL and NaN outcomes are
+    unobserved. Raises a `GroupError` naming the offending unit and time.
+    """
+    units, unit_codes = _codes(rows["_unit"], "unit")
+    times, time_codes = _codes(rows["_time"], "time")
+    n_units, n_periods = len(units), len(times)
+    cell = unit_codes * n_periods + time_codes
+
+    def where(row: int) -> str:
+        return f"unit {units[unit_codes[row]]!s}, time {label(times[time_codes[row]])}"
+
+    counts = np.bincount(cell, minlength=n_units * n_periods)
+    if len(cell) and counts.max() > 1:
+        row = int(np.flatnonzero(counts[cell] > 1)[0])
+        raise DuplicateCellError(
+            f"{int((counts > 1).sum())} (unit, time) pairs occur more than once, the first at {where(row)}.",
+            "Aggregate to one row per unit and time, or add the missing key to the group columns.",
+        )
+    treatment = _numbers(rows["_treatment"])
+    wrong = ~((treatment == 0) | (treatment == 1))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        found = "missing" if np.isnan(treatment[row]) else f"{treatment[row]:g}"
+        raise TreatmentValueError(
+            f"The treatment is {found} at {where(row)}; {int(wrong.sum())} rows are neither 0 nor 1.",
+            "Code the treatment as 1 where a unit is treated in that period and 0 elsewhere.",
+        )
+    outcome = _numbers(rows["_outcome"])
+    if np.isinf(outcome).any():
+        row = int(np.flatnonzero(np.isinf(outcome))[0])
+        raise OutcomeValueError(
+            f"The outcome is infinite at {where(row)}.", "Drop the row, or set the outcome to NULL to mark it missing."
+        )
+    covariates = None
+    names = [name for name in rows.column_names if name.startswith("_covariate_")]
+    if names:
+        values = np.stack([_numbers(rows[name]) for name in names], axis=-1)
+        bad = ~np.isfinite(values).all(axis=1) & np.isfinite(outcome)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            name = names[int(np.flatnonzero(~np.isfinite(values[row]))[0])].removeprefix("_covariate_")
+            raise CovariateValueError(
+                f"Covariate {name!r} is missing or infinite at {where(row)}, where the outcome is observed.",
+                "Fill it in, or set the outcome to NULL to leave the cell out.",
+            )
+        covariates = np.full((n_units * n_periods, len(names)), np.nan)
+        covariates[cell] = values
+        covariates = covariates.reshape(n_units, n_periods, len(names))
+    grid = np.full(n_units * n_periods, np.nan)
+    grid[cell] = outcome
+    treated = np.zeros(n_units * n_periods, dtype=bool)
+    treated[cell] = treatment == 1
+    grid = grid.reshape(n_units, n_periods)
+    return Panel(grid, treated.reshape(grid.shape), np.isfinite(grid), units, times, covariates)
+
+
+def _codes(column: pa.ChunkedArray, role: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    if column.null_count:
+        raise KeyValueError(
+            f"The {role} is missing in {column.null_count} rows.", f"Drop these rows or fill in the {role}."
+        )
+    encoded = column.combine_chunks().dictionary_encode()
+    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+    distinct = encoded.dictionary
+    order = np.asarray(pc.sort_indices(distinct))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    labels = distinct.take(pa.array(order))
+    if pa.types.is_timestamp(labels.type):
+        labels = labels.cast(pa.timestamp("us"))
+    return labels.to_numpy(zero_copy_only=False), rank[np.asarray(encoded.indices)]
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), dtype=np.float64)
+
+
+def label(value: Any) -> str:
+    """A unit or time label as text: integers as such, dates and timestamps in ISO 8601."""
+    if isinstance(value, np.datetime64):
+        return str(np.datetime_as_string(value, unit="D" if np.datetime_data(value.dtype)[0] == "D" else "auto"))
+    return str(value)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _penalty(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class PanelWork:
+    """Point estimates, variances and their tables for one panel; see `causal_spark.engine.work.Work`."""
+
+    columns: InputColumns
+    estimators: tuple[EstimatorTask, ...]
+    variances: tuple[VarianceTask, ...]
+    confidence_level: float
+    seed: int
+    cells: Cells
+
+    job = "panel_effects"
+    tables = (
+        "panel_effects",
+        "panel_variances",
+        "panel_event_study",
+        "panel_cells",
+        "panel_weights",
+        "tuning_path",
+    )
+    measures = ("units", "periods", "treated_units", "treated_cells")
+
+    def measure(self, rows: pa.Table) -> tuple[int, ...]:
+        """Units, periods, treated units and treated cells of an ordered slice."""
+        unit = rows["_unit"]
+        treated = pc.fill_null(pc.equal(rows["_treatment"], 1.0), False)
+        n_units = pc.count_distinct(unit).as_py()
+        treated_units = unit.filter(treated)
+        return (
+            n_units,
+            -(-len(rows) // max(n_units, 1)),
+            pc.count_distinct(treated_units).as_py(),
+            len(treated_units),
+        )
+
+    def cost(self, size: GroupSize) -> Mapping[str, float]:
+        """Seconds per estimator, its variances included."""
+        counted = size.measures
+        panel = PanelSize(
+            counted["units"],
+            min(counted["periods"], size.n_rows),
+            counted["treated_units"],
+            counted["treated_cells"],
+        )
+        costs: dict[str, float] = {}
+        for task in self.estimators:
+            if not task.wants(size.key):
+                continue
+            definition = ESTIMATORS[task.name]
+            seconds = definition.cost(panel, task.options, True)
+            for variance in self.variances:
+                n_fits = VARIANCES[variance.name].n_fits(panel, variance.options)
+                seconds += n_fits * definition.cost(panel, task.options, VARIANCES[variance.name].retunes(variance.options))
+            costs[task.name] = seconds
+        return costs
+
+    def run(self, group: Group) -> GroupResult:
+        """All estimators and variances on one panel; what cannot be estimated becomes a failure with a hint."""
+        result = GroupResult({name: [] for name in self.tables})
+        try:
+            panel = build_panel(group.rows)
+        except GroupError as error:
+            result.failures.append(_failure("read", None, error))
+            return result
+        for task in self.estimators:
+            if task.wants(group.key):
+                started = time.perf_counter()
+                self._estimate(panel, group.group_id, task, result)
+                result.seconds[task.name] = time.perf_counter() - started
+        return result
+
+    def _estimate(self, panel: Panel, group: str, task: EstimatorTask, result: GroupResult) -> None:
+        definition = ESTIMATORS[task.name]
+        seed = seed_for(self.seed, group, f"tune:{task.name}")
+        started = time.perf_counter()
+        try:
+            fit = definition.fit(panel, task.options, None, seed)
+            summary = summarise(panel, fit)
+            events = event_study(panel, fit)
+        except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
+            result.failures.append(_failure("estimate", task.name, error))
+            return
+        seconds = time.perf_counter() - started
+        estimates: list[VarianceEstimate] = []
+        for variance in self.variances:
+            found = self._variance(panel, group, task, fit, variance, result)
+            result.tables["panel_variances"].append(self._variance_row(task.name, variance.name, summary, found))
+            if found is not None:
+                estimates.append(found)
+        first = estimates[0] if estimates else None
+        tables = result.tables
+        tables["panel_effects"].append(_effect_row(task.name, summary, fit, seconds))
+        tables["panel_event_study"] += self._event_rows(task.name, events, first)
+        tables["panel_cells"] += self._cell_rows(task.name, panel, fit)
+        tables["panel_weights"] += _weight_rows(task.name, panel, fit)
+        tables["tuning_path"] += _path_rows(task.name, fit)
+
+    def _variance(
+        self, panel: Panel, group: str, task: EstimatorTask, fit: Fit, variance: VarianceTask, result: GroupResult
+    ) -> VarianceEstimate | None:
+        # The seed leaves the estimator out, so that all estimators are judged on the same placebo assignments.
+        seed = seed_for(self.seed, group, f"variance:{variance.name}")
+        definition = ESTIMATORS[task.name]
+        try:
+            return VARIANCES[variance.name].run(panel, definition, task.options, fit, variance.options, seed)
+        except Exception as error:  # noqa: BLE001 - a variance must not cost the estimate
+            result.failures.append(_failure(f"variance:{variance.name}", task.name, error))
+            return None
+
+    def _variance_row(
+        self, estimator: str, variance: str, summary: EffectSummary, found: VarianceEstimate | None
+    ) -> Row:
+        row: dict[str, Any] = {
+            "estimator": estimator,
+            "variance_estimator": variance,
+            "conditioning": VARIANCES[variance].conditioning,
+            "conf_level": self.confidence_level,
+            "n_replicates": 0,
+        }
+        if found is None:
+            return row
+        around = interval(summary.estimate, found.std_error, found.df, self.confidence_level)
+        return row | {
+            "std_error": _number(found.std_error),
+            "df": _number(found.df),
+            "statistic": _number(around.statistic),
+            "p_value": _number(around.p_value),
+            "conf_low": _number(around.conf_low),
+            "conf_high": _number(around.conf_high),
+            "n_replicates": found.n_replicates,
+        }
+
+    def _event_rows(self, estimator: str, events: EventStudy, variance: VarianceEstimate | None) -> list[Row]:
+        rows: list[Row] = []
+        for event_time, estimate, n_cells in zip(
+            events.event_time.tolist(), events.estimate.tolist(), events.n_cells.tolist(), strict=True
+        ):
+            row: dict[str, Any] = {
+                "estimator": estimator,
+                "event_time": event_time,
+                "estimate": estimate,
+                "n_cells": n_cells,
+            }
+            std_error = None if variance is None else variance.event_std_errors.get(event_time)
+            if variance is not None and std_error is not None:
+                around = interval(estimate, std_error, variance.df, self.confidence_level)
+                row |= {
+                    "std_error": _number(std_error),
+                    "conf_low": _number(around.conf_low),
+                    "conf_high": _number(around.conf_high),
+                }
+            rows.append(row)
+        return rows
+
+    def _cell_rows(self, estimator: str, panel: Panel, fit: Fit) -> list[Row]:
+        if self.cells == "none":
+            return []
+        wanted = panel.treated if self.cells == "treated" else panel.treated | panel.observed
+        effects = effect_cells(panel, fit)
+        units = [label(unit) for unit in panel.units]
+        times = [label(period) for period in panel.periods]
+        rows: list[Row] = []
+        for i, t in zip(*(index.tolist() for index in np.nonzero(wanted)), strict=True):
+            rows.append(
+                {
+                    "estimator": estimator,
+                    "unit": units[i],
+                    "time": times[t],
+                    "treated": bool(panel.treated[i, t]),
+                    "outcome": _number(panel.outcome[i, t]),
+                    "counterfactual": _number(fit.counterfactual[i, t]),
+                    "effect": _number(effects[i, t]),
+                }
+            )
+        return rows
+
+
+def _effect_row(estimator: str, summary: EffectSummary, fit: Fit, seconds: float) -> Row:
+    penalties = fit.penalties
+    return {
+        "estimator": estimator,
+        "estimand": "att",
+        "estimate": summary.estimate,
+        "n_units": summary.n_units,
+        "n_periods": summary.n_periods,
+        "n_treated_units": summary.n_treated_units,
+        "n_treated_cells": summary.n_treated_cells,
+        "n_cells_not_identified": summary.n_cells_not_identified,
+        "n_control_units": summary.n_control_units,
+        "n_pre_periods": summary.n_pre_periods,
+        "pre_rmse": _number(summary.pre_rmse),
+        "tuning": fit.tuning,
+        "criterion": _number(fit.criterion),
+        "lambda_time": _penalty(penalties.lambda_time),
+        "lambda_unit": _penalty(penalties.lambda_unit),
+        "lambda_nn": _penalty(penalties.lambda_nn),
+        "fitted_rank": fit.rank,
+        "converged": fit.converged,
+        "seconds": seconds,
+    }
+
+
+def _weight_rows(estimator: str, panel: Panel, fit: Fit) -> list[Row]:
+    return [
+        {
+            "estimator": estimator,
+            "kind": weights.kind,
+            "label": label(labels[position]),
+            "weight": value,
+        }
+        for weights in fit.weights
+        for labels in [panel.periods if weights.kind.startswith("time") else panel.units]
+        for position, value in zip(weights.positions.tolist(), weights.values.tolist(), strict=True)
+        if value > WEIGHT_FLOOR
+    ]
+
+
+def _path_rows(estimator: str, fit: Fit) -> list[Row]:
+    return [
+        {
+            "estimator": estimator,
+            "step": step,
+            "lambda_time": _penalty(tried.lambda_time),
+            "lambda_unit": _penalty(tried.lambda_unit),
+            "lambda_nn": _penalty(tried.lambda_nn),
+            "criterion": _number(tried.criterion),
+        }
+        for step, tried in enumerate(fit.path)
+    ]
+
+
+def _failure(stage: str, estimator: str | None, error: Exception) -> Failure:
+    kind = "declined" if isinstance(error, DeclinedError) else "failed"
+    if isinstance(error, GroupError):
+        return Failure(stage, estimator, kind, type(error).__name__, error.message, error.hint)
+    hint = "This is a defect of causal_spark or of its libraries: please report it with the group's data."
+    return Failure(stage, estimator, kind, type(error).__name__, str(error) or type(error).__name__, hint)
+

@@ -1,0 +1,128 @@
+"""From the results of a run to the lake: all of it once, visible at the end or not at all."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from pyspark.sql import DataFrame, SparkSession
+
+from causal_spark import __version__
+from causal_spark.engine.keys import digest_of
+from causal_spark.engine.run import RunSummary
+from causal_spark.engine.work import Work
+from causal_spark.errors import TooManyFailuresError
+from causal_spark.lake.locations import Location
+from causal_spark.lake.runs import RunRecord, append_run, succeeded_run
+from causal_spark.lake.schemas import FAILURES, group_columns
+from causal_spark.lake.tables import Commit, append_tables
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where results come from. config_json: how they were made; input_version: a version or fingerprint."""
+
+    config_json: str
+    input: str
+    input_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `publish` did. run_id: the attempt readers see; new: False when an earlier attempt was kept."""
+
+    location: str
+    run_id: str
+    run_key: str
+    new: bool
+
+
+def new_run_id() -> str:
+    """A name no other attempt has; names sort by time."""
+    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+@cache
+def code_version() -> str:
+    """Hash of the package's source, so that corrected code is never taken for the old one."""
+    parts: list[tuple[str, str]] = []
+
+    def walk(folder: Traversable, prefix: str) -> None:
+        for item in folder.iterdir():
+            if item.is_dir():
+                walk(item, f"{prefix}{item.name}/")
+            elif item.name.endswith(".py"):
+                parts.append((prefix + item.name, item.read_text(encoding="utf-8")))
+
+    walk(resources.files("causal_spark"), "")
+    return digest_of(text for part in sorted(parts) for text in part)
+
+
+def make_run_key(job: str, origin: Origin) -> str:
+    """Hash of job, input, its version, configuration and code."""
+    return digest_of((job, origin.input, origin.input_version, origin.config_json, code_version()))
+
+
+def find_written(spark: SparkSession, location: Location, run_key: str) -> Written | None:
+    """The visible attempt of that key, if there is one."""
+    found = succeeded_run(spark, location, run_key=run_key)
+    return None if found is None else Written(location.address, str(found["run_id"]), run_key, new=False)
+
+
+def publish(
+    spark: SparkSession,
+    location: Location,
+    frames: Mapping[str, DataFrame],
+    work: Work,
+    summary: RunSummary,
+    origin: Origin,
+    run_id: str,
+    run_key: str,
+    max_failed_fraction: float,
+) -> Written:
+    """Append every result table, then the row in ``runs`` that makes them visible.
+
+    frames: result tables and ``failures``, without ``run_id``. A run_id that is already visible changes nothing.
+    Raises `TooManyFailuresError` after writing ``failures`` and a failed run, results left out; `WriteError` and
+    `TableShapeError` as `append_tables` does.
+    """
+    if succeeded_run(spark, location, run_id=run_id) is not None:
+        return Written(location.address, run_id, run_key, new=False)
+    fraction = summary.n_failed / summary.n_groups
+    accepted = fraction <= max_failed_fraction
+    wanted = {name: frame for name, frame in frames.items() if accepted or name == FAILURES.name}
+    groups = group_columns(tuple((column.name, column.type) for column in work.columns.groups))
+    append_tables(spark, location, wanted, summary.row_counts, groups, Commit(run_id, run_key, __version__))
+    record = RunRecord(
+        run_id=run_id,
+        run_key=run_key,
+        job=work.job,
+        status="succeeded" if accepted else "failed",
+        started_at=summary.started_at,
+        finished_at=dt.datetime.now(dt.UTC),
+        config_json=origin.config_json,
+        input=origin.input,
+        input_version=origin.input_version,
+        package_version=__version__,
+        n_groups=summary.n_groups,
+        n_succeeded=summary.n_succeeded,
+        n_declined=summary.n_declined,
+        n_failed=summary.n_failed,
+        rows_read=summary.rows_read,
+        rows_written=sum(summary.row_counts[name] for name in wanted),
+        seconds_by_estimator=summary.seconds_json(),
+        seed=work.seed,
+    )
+    append_run(spark, location, record)
+    if not accepted:
+        raise TooManyFailuresError(
+            f"{summary.n_failed} of {summary.n_groups} groups failed, more than max_failed_fraction allows "
+            f"({max_failed_fraction:g}).",
+            f"See table failures of run {run_id}; results were not made visible.",
+        )
+    return Written(location.address, run_id, run_key, new=True)

@@ -1,0 +1,147 @@
+"""Results on their way to the lake: one row per group (more when long), every result table a list of structs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from causal_spark.engine.columns import ARROW_TYPES
+from causal_spark.engine.pack import unpack
+from causal_spark.engine.work import Failure, Group, GroupResult, Row, Work
+from causal_spark.lake.schemas import FAILURES, TABLES, Column
+
+#: Rows of one table in one staged row; longer tables continue in further rows of the same group.
+PART_ROWS = 50_000
+#: Rows of all tables in one Arrow batch.
+BATCH_ROWS = 20_000
+
+
+def result_columns(work: Work) -> dict[str, tuple[Column, ...]]:
+    """Per table, ``failures`` first, its columns beyond the keys."""
+    return {name: TABLES[name].columns for name in (FAILURES.name, *work.tables)}
+
+
+def staged_fields(work: Work) -> list[tuple[str, str]]:
+    """Column names and SQL types of the staged table."""
+
+    def struct(columns: tuple[Column, ...]) -> str:
+        return f"array<struct<{','.join(f'{column.name}:{column.type.lower()}' for column in columns)}>>"
+
+    return [
+        ("_group_id", "string"),
+        *((column.name, column.type.lower()) for column in work.columns.groups),
+        ("_part", "int"),
+        ("_n_rows", "bigint"),
+        ("_seconds", "map<string,double>"),
+        *((name, struct(columns)) for name, columns in result_columns(work).items()),
+    ]
+
+
+def staged_schema(work: Work) -> pa.Schema:
+    """The staged table in Arrow."""
+
+    def struct(columns: tuple[Column, ...]) -> pa.DataType:
+        return pa.list_(pa.struct([(column.name, ARROW_TYPES[column.type]) for column in columns]))
+
+    return pa.schema(
+        [
+            ("_group_id", pa.string()),
+            *((column.name, ARROW_TYPES[column.type]) for column in work.columns.groups),
+            ("_part", pa.int32()),
+            ("_n_rows", pa.int64()),
+            ("_seconds", pa.map_(pa.string(), pa.float64())),
+            *((name, struct(columns)) for name, columns in result_columns(work).items()),
+        ]
+    )
+
+
+def failure_row(failure: Failure, job: str, n_rows: int) -> Row:
+    """A row of ``failures``, keys excluded."""
+    return {
+        "stage": failure.stage,
+        "estimator": failure.estimator,
+        "job": job,
+        "kind": failure.kind,
+        "error_class": failure.error_class,
+        "message": failure.message,
+        "hint": failure.hint,
+        "n_rows": n_rows,
+    }
+
+
+def _parts(group: Group, result: GroupResult, work: Work) -> Iterator[dict[str, Any]]:
+    n_rows = len(group.rows)
+    tables: dict[str, Sequence[Row]] = {
+        FAILURES.name: [failure_row(failure, work.job, n_rows) for failure in result.failures],
+        **result.tables,
+    }
+    n_parts = max(1, *(-(-len(rows) // PART_ROWS) for rows in tables.values()))
+    for part in range(n_parts):
+        yield {
+            "_group_id": group.group_id,
+            **group.key,
+            "_part": part,
+            "_n_rows": n_rows if part == 0 else 0,
+            "_seconds": list(result.seconds.items()) if part == 0 else [],
+            **{name: rows[part * PART_ROWS : (part + 1) * PART_ROWS] for name, rows in tables.items()},
+        }
+
+
+def run_groups(groups: Iterable[Group], work: Work) -> Iterator[pa.RecordBatch]:
+    """Run the science on each group and encode what it says as staged rows."""
+    schema = staged_schema(work)
+    names = [FAILURES.name, *work.tables]
+    waiting: list[dict[str, Any]] = []
+    held = 0
+    for group in groups:
+        for row in _parts(group, work.run(group), work):
+            waiting.append(row)
+            held += 1 + sum(len(row[name]) for name in names)
+        if held >= BATCH_ROWS:
+            yield pa.RecordBatch.from_pylist(waiting, schema)
+            waiting, held = [], 0
+    if waiting:
+        yield pa.RecordBatch.from_pylist(waiting, schema)
+
+
+def run_packed(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[pa.RecordBatch]:
+    """Staged rows of packed rows that come sorted by group id and chunk."""
+    return run_groups(unpack(batches, work), work)
+
+
+def result_table(staged: pa.Table, name: str, work: Work) -> pa.Table:
+    """One result table out of staged rows: ``group_id``, group columns where the contract has them, its columns."""
+    lists = staged[name].combine_chunks()
+    lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
+    parents = pc.list_parent_indices(lists)
+    keys = [staged["_group_id"].take(parents)]
+    names = ["group_id"]
+    if TABLES[name].has_group_columns:
+        keys += [staged[column.name].take(parents) for column in work.columns.groups]
+        names += [column.name for column in work.columns.groups]
+    rows = lists.flatten()
+    columns = [column.name for column in TABLES[name].columns]
+    return pa.Table.from_arrays([*keys, *(rows.field(column) for column in columns)], names=[*names, *columns])
+
+
+def group_status(n_estimates: int, kinds: Iterable[str]) -> str:
+    """``failed`` when anything failed, else ``declined`` without any estimate, else ``succeeded``."""
+    if "failed" in kinds:
+        return "failed"
+    return "succeeded" if n_estimates else "declined"
+
+
+def lost_row(work: Work) -> Mapping[str, Any]:
+    """The failure of a group that a task took and never gave back."""
+    failure = Failure(
+        "estimate",
+        None,
+        "failed",
+        "LostGroupError",
+        "The group was planned but came back neither with a result nor with a failure.",
+        "Run again; if it stays lost, report it as a defect of causal_spark.",
+    )
+    return failure_row(failure, work.job, 0)

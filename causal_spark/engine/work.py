@@ -1,0 +1,123 @@
+"""What the engine asks of a science: columns to read, the cost of a group, and the rows it makes of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputColumn:
+    """One column to read.
+
+    name: its name inside the engine; source: its name in the input; type: contract type it has or is cast to.
+    """
+
+    name: str
+    source: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputColumns:
+    """Columns of a job: group keys, then values. Rows of a group are ordered by the ``order`` value columns."""
+
+    groups: tuple[InputColumn, ...]
+    values: tuple[InputColumn, ...]
+    order: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[InputColumn, ...]:
+        """Group columns, then value columns."""
+        return self.groups + self.values
+
+    @property
+    def group_types(self) -> dict[str, str]:
+        """Group column to contract type."""
+        return {column.name: column.type for column in self.groups}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSize:
+    """What the plan knows of a group. measures: what the science counted while the group was packed."""
+
+    group_id: str
+    key: Mapping[str, Any]
+    n_rows: int
+    measures: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """One group's rows, in order. rows: an Arrow table of the value columns."""
+
+    group_id: str
+    key: Mapping[str, Any]
+    rows: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row of the ``failures`` table, less what the engine knows (ids, job, number of rows)."""
+
+    stage: str
+    estimator: str | None
+    kind: str
+    error_class: str
+    message: str
+    hint: str
+
+
+@dataclass(slots=True)
+class GroupResult:
+    """What a science made of one group: rows per result table, failures, and worker seconds per estimator."""
+
+    tables: dict[str, list[Row]]
+    failures: list[Failure] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Work(Protocol):
+    """One science's task over one group. Implementations are picklable and hold no session."""
+
+    @property
+    def job(self) -> str:
+        """Name of the job, as in ``runs``."""
+        ...
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """Result tables filled, ``failures`` excluded; the first has a row per estimate."""
+        ...
+
+    @property
+    def columns(self) -> InputColumns:
+        """What to read."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Run seed."""
+        ...
+
+    @property
+    def measures(self) -> Sequence[str]:
+        """Names of what `measure` counts."""
+        ...
+
+    def measure(self, rows: pa.Table) -> tuple[int, ...]:
+        """Sizes of an ordered slice of one group's rows; slices are added up."""
+        ...
+
+    def cost(self, size: GroupSize) -> Mapping[str, float]:
+        """Seconds each estimator should take on this group, on one ordinary core."""
+        ...
+
+    def run(self, group: Group) -> GroupResult:
+        """Everything the science says of one group. Never raises for what is wrong with the group."""
+        ...

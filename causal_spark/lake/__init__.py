@@ -1,0 +1,1 @@
+"""Result tables in Delta Lake: schemas, locations, idempotent writes, run records."""

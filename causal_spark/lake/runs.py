@@ -1,0 +1,80 @@
+"""Run records: the one row whose commit makes an attempt visible."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from causal_spark.lake.locations import Location
+from causal_spark.lake.schemas import CONTRACT_VERSION, RUNS
+from causal_spark.lake.tables import Commit, append_rows, ensure_table
+
+_SPARK_TYPES = {
+    "STRING": T.StringType(),
+    "BIGINT": T.LongType(),
+    "INT": T.IntegerType(),
+    "TIMESTAMP": T.TimestampType(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One row of ``runs``; see the table's comments for the meaning of each field."""
+
+    run_id: str
+    run_key: str
+    job: str
+    status: str
+    started_at: dt.datetime
+    finished_at: dt.datetime
+    config_json: str
+    input: str
+    input_version: str
+    package_version: str
+    n_groups: int
+    n_succeeded: int
+    n_declined: int
+    n_failed: int
+    rows_read: int
+    rows_written: int
+    seconds_by_estimator: str
+    seed: int
+    contract_version: int = CONTRACT_VERSION
+
+
+def append_run(spark: SparkSession, location: Location, record: RunRecord) -> None:
+    """Append one attempt to ``runs``. With status ``succeeded`` this is the commit that shows its rows."""
+    place = location.table(RUNS.name)
+    ensure_table(spark, place, RUNS)
+    schema = T.StructType([T.StructField(c.name, _SPARK_TYPES[c.type], not c.required) for c in RUNS.all_columns])
+    values = asdict(record)
+    rows = spark.createDataFrame([tuple(values[name] for name in schema.fieldNames())], schema)
+    append_rows(place, rows, Commit(record.run_id, record.run_key, record.package_version))
+
+
+def succeeded_run(
+    spark: SparkSession, location: Location, *, run_key: str | None = None, run_id: str | None = None
+) -> dict[str, Any] | None:
+    """The newest succeeded attempt with that key or id, or None."""
+    place = location.table(RUNS.name)
+    if not place.exists(spark):
+        return None
+    rows = place.load(spark.read).where(F.col("status") == "succeeded")
+    if run_key is not None:
+        rows = rows.where(F.col("run_key") == run_key)
+    if run_id is not None:
+        rows = rows.where(F.col("run_id") == run_id)
+    found = rows.orderBy(F.col("finished_at").desc(), F.col("run_id").desc()).limit(1).collect()
+    return found[0].asDict() if found else None
+
+
+def visible_run_ids(spark: SparkSession, location: Location) -> DataFrame:
+    """One column ``run_id``: the newest succeeded attempt of every run_key."""
+    newest = Window.partitionBy("run_key").orderBy(F.col("finished_at").desc(), F.col("run_id").desc())
+    runs = location.table(RUNS.name).load(spark.read).where(F.col("status") == "succeeded")
+    return runs.withColumn("place", F.row_number().over(newest)).where(F.col("place") == 1).select("run_id")

@@ -1,0 +1,144 @@
+"""Create result tables, append to them once, make a run visible."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from typing import TypeVar
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from causal_spark.errors import TableShapeError, WriteError
+from causal_spark.lake.locations import Location, Place, quoted, text_literal
+from causal_spark.lake.schemas import TABLES, Column, TableSchema
+
+_PROPERTIES = {
+    # Deletion vectors would raise the reader version beyond 1 and shut out simple readers.
+    "delta.enableDeletionVectors": "false",
+}
+_CONFLICTS = ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED", "ALREADY_EXISTS", "Concurrent")
+_ATTEMPTS = 4
+
+Answer = TypeVar("Answer")
+
+
+def create_statement(schema: TableSchema, place: Place) -> str:
+    """DDL of one table, constraints included, in a single commit."""
+    columns = ",\n  ".join(
+        f"{quoted(column.name)} {column.type}{' NOT NULL' if column.required else ''} "
+        f"COMMENT {text_literal(column.comment)}"
+        for column in schema.all_columns
+    )
+    checks = {f"delta.constraints.{column.name}": column.check for column in schema.all_columns if column.check}
+    properties = ", ".join(
+        f"{text_literal(key)} = {text_literal(value)}" for key, value in (_PROPERTIES | checks).items()
+    )
+    return (
+        f"CREATE TABLE IF NOT EXISTS {place.sql} (\n  {columns}\n) USING DELTA\n"
+        f"COMMENT {text_literal('One row per ' + schema.row + '.')}\nTBLPROPERTIES ({properties})"
+    )
+
+
+def _shape(columns: tuple[Column, ...]) -> list[tuple[str, str]]:
+    return [(column.name, column.type.lower()) for column in columns]
+
+
+def ensure_table(spark: SparkSession, place: Place, schema: TableSchema) -> None:
+    """Create the table, or check that it has just these columns.
+
+    Raises `TableShapeError` naming the columns that differ.
+    """
+    if not place.exists(spark):
+        _retrying(lambda: spark.sql(create_statement(schema, place)).collect())
+    found = [(field.name, field.dataType.simpleString()) for field in place.load(spark.read).schema.fields]
+    wanted = _shape(schema.all_columns)
+    if found != wanted:
+        missing = [f"{name} {type_}" for name, type_ in wanted if (name, type_) not in found]
+        extra = [f"{name} {type_}" for name, type_ in found if (name, type_) not in wanted]
+        raise TableShapeError(
+            f"Table {place.address} has another shape than this run writes: "
+            f"it lacks [{', '.join(missing)}] and has [{', '.join(extra)}] instead.",
+            "Write to another output.location, or rename group columns with columns.rename.",
+        )
+
+
+def _retrying(commit: Callable[[], Answer]) -> Answer:
+    # Only the commit is repeated: what it writes is already materialised.
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return commit()
+        except PySparkException as error:
+            if attempt == _ATTEMPTS or not any(word in str(error) for word in _CONFLICTS):
+                raise
+            time.sleep(0.5 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What every commit of an attempt says of itself in the table's history."""
+
+    run_id: str
+    run_key: str
+    package_version: str
+
+    def metadata(self) -> str:
+        """JSON for Delta's user metadata."""
+        return json.dumps(
+            {"run_id": self.run_id, "run_key": self.run_key, "package_version": self.package_version}, sort_keys=True
+        )
+
+
+def append_rows(place: Place, rows: DataFrame, commit: Commit) -> None:
+    """Append an attempt's rows to one table, once: a repeated call of the same attempt changes nothing."""
+    writer = rows.write.mode("append").option("userMetadata", commit.metadata())
+    # One transaction per table and attempt, so a constant version is monotone and repeats are skipped by Delta.
+    writer = writer.option("txnAppId", f"causal_spark/{commit.run_id}").option("txnVersion", "1")
+    _retrying(lambda: place.save(writer))
+
+
+def append_tables(
+    spark: SparkSession,
+    location: Location,
+    frames: Mapping[str, DataFrame],
+    expected_rows: Mapping[str, int],
+    groups: tuple[Column, ...],
+    commit: Commit,
+) -> None:
+    """Append result tables of one attempt and check that every row landed.
+
+    frames: per table its rows without ``run_id``; expected_rows: per table how many there are. Rows stay invisible
+    until `causal_spark.lake.runs.append_run` says the attempt succeeded.
+    Raises `TableShapeError` before anything is written, `WriteError` when rows are missing afterwards.
+    """
+    places = {name: location.table(name) for name in frames}
+    schemas = {name: TABLES[name].with_groups(groups) for name in frames}
+
+    def append(name: str) -> None:
+        names = [column.name for column in schemas[name].all_columns]
+        append_rows(places[name], frames[name].withColumn("run_id", F.lit(commit.run_id)).select(*names), commit)
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda name: ensure_table(spark, places[name], schemas[name]), frames))
+        list(pool.map(append, [name for name in frames if expected_rows[name]]))
+
+    counts = [
+        place.load(spark.read)
+        .where(F.col("run_id") == commit.run_id)
+        .agg(F.count("*").alias("n"))
+        .withColumn("name", F.lit(name))
+        for name, place in places.items()
+    ]
+    landed = {row["name"]: row["n"] for row in reduce(DataFrame.unionByName, counts).collect()}
+    wrong = [f"{name}: {landed[name]} of {expected_rows[name]}" for name in frames if landed[name] != expected_rows[name]]
+    if wrong:
+        raise WriteError(
+            f"Rows of run {commit.run_id} did not all land ({'; '.join(wrong)}).",
+            "Nothing was made visible; run again.",
+        )

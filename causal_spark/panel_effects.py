@@ -1,0 +1,253 @@
+"""`PanelEffects`: treatment effects of one or many panels, from a pandas or a Spark frame."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+
+from causal_spark.config import CLASSIC_ESTIMATORS, Method, estimator_tasks, variance_tasks
+from causal_spark.engine.columns import column_types, panel_columns
+from causal_spark.engine.panels import Cells, PanelWork
+from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
+from causal_spark.engine.run import LocalRun, RunSummary, SparkRun, run_in_process, run_on_spark
+from causal_spark.errors import ConfigError, LocationError
+from causal_spark.lake.locations import output_location
+from causal_spark.lake.schemas import FAILURES
+
+Frame = pd.DataFrame | DataFrame
+
+
+@dataclass(frozen=True)
+class PanelResult:
+    """Effects of a run. Every table is a frame of the kind that was given in (see docs/tables.md for the columns).
+
+    summary: groups in, succeeded, declined and failed, rows read, seconds. run_id: this run's name.
+    A Spark result lies in a work location until it is written; `close` removes it when that was a temporary folder.
+    """
+
+    run_id: str
+    summary: RunSummary
+    _run: SparkRun | LocalRun = field(repr=False)
+    _config_json: str = field(repr=False)
+    _discard: Callable[[], object] = field(repr=False, default=lambda: None)
+
+    @property
+    def effects(self) -> Frame:
+        """One row per group and estimator: the ATT, sizes, fit and tuning."""
+        return self._run.frame("panel_effects")
+
+    @property
+    def variances(self) -> Frame:
+        """One row per group, estimator and variance: standard error, test and interval."""
+        return self._run.frame("panel_variances")
+
+    @property
+    def event_study(self) -> Frame:
+        """Effects by periods since treatment, pre-period placebos included."""
+        return self._run.frame("panel_event_study")
+
+    @property
+    def cells(self) -> Frame:
+        """Outcome, counterfactual and effect per unit and time."""
+        return self._run.frame("panel_cells")
+
+    @property
+    def weights(self) -> Frame:
+        """Unit and time weights above 1e-6."""
+        return self._run.frame("panel_weights")
+
+    @property
+    def tuning_path(self) -> Frame:
+        """Every penalty candidate tried and its score."""
+        return self._run.frame("tuning_path")
+
+    @property
+    def failures(self) -> Frame:
+        """What was declined or failed, why, and what to do about it."""
+        return self._run.frame(FAILURES.name)
+
+    def write(
+        self,
+        location: str,
+        *,
+        spark: SparkSession | None = None,
+        run_key: str | None = None,
+        force: bool = False,
+        max_failed_fraction: float = 1.0,
+    ) -> Written:
+        """Append the results to the Delta tables at a folder or ``catalog.schema`` and make them visible at once.
+
+        spark: needed for results of a pandas frame. run_key: names the run; a key that already has a visible run is
+        left as it is unless ``force``. By default the key is a hash of the data, the configuration and the code.
+        Raises `LocationError`, `ConfigError` without a session, `TableShapeError`, `WriteError`,
+        `TooManyFailuresError`.
+        """
+        origin = Origin(self._config_json, "frame", f"content:{self.summary.input_digest}")
+        return self._publish(location, origin, spark, run_key, force, max_failed_fraction)
+
+    def _publish(
+        self,
+        location: str,
+        origin: Origin,
+        spark: SparkSession | None,
+        run_key: str | None,
+        force: bool,
+        max_failed_fraction: float,
+    ) -> Written:
+        place = output_location(location)
+        session = self._run.spark if isinstance(self._run, SparkRun) else spark
+        if session is None:
+            raise ConfigError(
+                "Results of a pandas frame need a Spark session to be written to Delta.", "Call write(..., spark=spark)."
+            )
+        key = run_key or make_run_key(self._run.work.job, origin)
+        earlier = None if force else find_written(session, place, key)
+        if earlier is not None:
+            return earlier
+        names = [FAILURES.name, *self._run.work.tables]
+        frames = {name: self._spark_frame(session, name) for name in names}
+        return publish(
+            session, place, frames, self._run.work, self.summary, origin, self.run_id, key, max_failed_fraction
+        )
+
+    def _spark_frame(self, spark: SparkSession, name: str) -> DataFrame:
+        if isinstance(self._run, SparkRun):
+            return self._run.frame(name)
+        return spark.createDataFrame(self._run.table(name))
+
+    def close(self) -> None:
+        """Remove the temporary folder of a Spark result; its frames cannot be read afterwards."""
+        self._discard()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelEffects:
+    """Effects of a binary treatment on panels: point estimates, variances, event studies, weights.
+
+    estimators, variances: names, or mappings with ``name`` and that method's options (and ``where`` for estimators:
+    group columns to the values they are run for). cells: which cells ``.cells`` holds (treated, all, none).
+    confidence_level: of every interval. seed: of everything random.
+
+    >>> result = PanelEffects(estimators=["did", "sdid"]).fit(
+    ...     frame, unit="state", time="year", outcome="packs", treatment="treated"
+    ... )
+    >>> result.effects
+    """
+
+    estimators: Sequence[Method] = CLASSIC_ESTIMATORS
+    variances: Sequence[Method] = ("placebo",)
+    confidence_level: float = 0.95
+    seed: int = 0
+    cells: Cells = "treated"
+
+    def fit(
+        self,
+        data: Frame,
+        *,
+        unit: str,
+        time: str,
+        outcome: str,
+        treatment: str,
+        groups: Sequence[str] = (),
+        covariates: Sequence[str] = (),
+        work_location: str | None = None,
+    ) -> PanelResult:
+        """Estimate every panel of a long frame: one row per group, unit and time.
+
+        treatment: 1 where the unit is treated in that period, else 0. outcome: NULL or NaN means missing. Groups that
+        cannot be estimated end in ``.failures``. work_location: for Spark frames, a folder all workers can write to
+        (default: a temporary folder of this machine; required on Spark Connect and on clusters).
+        Raises `InputError` for columns that cannot serve, `EmptyInputError`, `ConfigError` for unknown methods.
+        """
+        work = self.plan_work(
+            data, unit=unit, time=time, outcome=outcome, treatment=treatment, groups=groups, covariates=covariates
+        )
+        run_id = new_run_id()
+        config = self._identity(work)
+        if isinstance(data, pd.DataFrame):
+            local = run_in_process(data, work)
+            return PanelResult(run_id, local.summary, local, config)
+        folder, discard = _scratch(data.sparkSession, work_location)
+        run = run_on_spark(data, work, f"{folder}/{run_id}" if work_location else folder, run_id)
+        return PanelResult(run_id, run.summary, run, config, discard)
+
+    def plan_work(
+        self,
+        data: Frame,
+        *,
+        unit: str,
+        time: str,
+        outcome: str,
+        treatment: str,
+        groups: Sequence[str] = (),
+        covariates: Sequence[str] = (),
+    ) -> PanelWork:
+        """The engine's description of this fit, its columns and methods checked. Raises as `fit` does."""
+        if not 0 < self.confidence_level < 1:
+            raise ConfigError(f"confidence_level is {self.confidence_level}.", "It lies between 0 and 1, such as 0.95.")
+        columns = panel_columns(
+            column_types(data),
+            unit=unit,
+            time=time,
+            outcome=outcome,
+            treatment=treatment,
+            groups=groups,
+            covariates=covariates,
+        )
+        return PanelWork(
+            columns=columns,
+            estimators=estimator_tasks(self.estimators, groups),
+            variances=variance_tasks(self.variances),
+            confidence_level=self.confidence_level,
+            seed=self.seed,
+            cells=self.cells,
+        )
+
+    def _identity(self, work: PanelWork) -> str:
+        roles: Mapping[str, Any] = {
+            "groups": [column.source for column in work.columns.groups],
+            "values": {column.name: column.source for column in work.columns.values},
+        }
+        return json.dumps(
+            {
+                "columns": roles,
+                "estimators": list(self.estimators),
+                "variances": list(self.variances),
+                "confidence_level": self.confidence_level,
+                "seed": self.seed,
+                "cells": self.cells,
+            },
+            sort_keys=True,
+        )
+
+
+def _scratch(spark: SparkSession, work_location: str | None) -> tuple[str, Callable[[], object]]:
+    if work_location is not None:
+        place = output_location(work_location)
+        if not place.is_path:
+            raise LocationError(f"work_location {work_location!r} is not a folder.", "Name a folder or URL.")
+        return place.address, lambda: None
+    master = spark.conf.get("spark.master", "")
+    if not str(master).startswith("local"):
+        raise LocationError(
+            "A cluster needs a work location that driver and workers share.",
+            "Pass work_location=: a folder, a volume or a URL.",
+        )
+    folder = tempfile.mkdtemp(prefix="causal_spark_")
+    holder = _Folder(folder)
+    return folder, holder.remove
+
+
+class _Folder:
+    """A temporary folder that goes when it is no longer referred to, at the latest when Python ends."""
+
+    def __init__(self, path: str) -> None:
+        self.remove: Callable[[], object] = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)

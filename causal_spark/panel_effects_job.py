@@ -1,0 +1,245 @@
+"""The panel effects job: configuration in, tables out, one exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from causal_spark.config import PanelEffectsConfig, load_config
+from causal_spark.engine.plan import Plan, make_plan
+from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id
+from causal_spark.engine.run import run_on_spark
+from causal_spark.engine.source import EXAMPLE, Source, read_source, write_example
+from causal_spark.engine.work import GroupSize
+from causal_spark.errors import (
+    CausalSparkError,
+    ConfigError,
+    InputError,
+    LocationError,
+    TableShapeError,
+    TooManyFailuresError,
+    WriteError,
+)
+from causal_spark.lake.locations import Location, output_location
+from causal_spark.panel_effects import PanelEffects, PanelResult, PanelWork
+
+log = logging.getLogger("causal_spark")
+
+#: Exit codes; 1 is left to what nobody foresaw.
+EXIT_CODES: dict[type[CausalSparkError], int] = {
+    ConfigError: 2,
+    LocationError: 2,
+    InputError: 3,
+    TooManyFailuresError: 4,
+    TableShapeError: 5,
+    WriteError: 5,
+}
+_SHOWN = 40
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job as the command line says and return its exit code (0: done, or nothing to do)."""
+    parser = argparse.ArgumentParser(prog="panel_effects", description="Effects of policies on panels, into Delta.")
+    parser.add_argument("--config", required=True, help="YAML file; conf/panel_effects.yaml documents every key")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
+    parser.add_argument("--dry-run", action="store_true", help="show groups, sizes, cost and tables; run nothing")
+    parser.add_argument("--force", action="store_true", help="run even if this run key already succeeded")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        config = load_config(options.config, options.set)
+        spark = SparkSession.builder.appName("causal_spark panel effects").getOrCreate()
+        if options.dry_run:
+            sys.stdout.write(describe(spark, config))
+        else:
+            written = run_job(spark, config, force=options.force)
+            sys.stdout.write(report(spark, written))
+    except CausalSparkError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+    return 0
+
+
+def run_job(spark: SparkSession, config: PanelEffectsConfig, *, force: bool = False) -> Written:
+    """Read, estimate, write. A run key that already succeeded is left as it is unless ``force``.
+
+    Raises the errors of reading, fitting and writing; see `EXIT_CODES`.
+    """
+    output = output_location(config.output.location)
+    source, work = _prepare(spark, config, output)
+    identity = config.identity()
+    run_id = new_run_id()
+    key = config.run_key
+    if key is None and source.version is not None:
+        key = make_run_key(work.job, Origin(identity, source.location, source.version))
+    if key is not None and not force:
+        earlier = find_written(spark, output, key)
+        if earlier is not None:
+            return earlier
+    scratch = _scratch(config, output)
+    # Without an input version there is nothing to resume by: the attempt keeps to itself.
+    folder = f"{scratch}/{run_id if source.version is None else key}"
+    run = run_on_spark(source.data, work, folder, run_id)
+    version = source.version or f"content:{run.summary.input_digest}"
+    result = PanelResult(run_id, run.summary, run, identity)
+    origin = Origin(identity, source.location, version)
+    written = result._publish(
+        config.output.location, origin, None, key, force, config.max_failed_fraction
+    )
+    _remove(spark, folder)
+    return written
+
+
+def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) -> tuple[Source, PanelWork]:
+    columns = config.columns
+    place, file_format = config.input.location, config.input.format
+    if place.startswith(EXAMPLE):
+        from causal_spark.examples import load_example
+
+        name = place.removeprefix(EXAMPLE)
+        place, file_format = write_example(spark, output, name, load_example(name)).address, "delta"
+    source = read_source(spark, place, file_format, columns.rename)
+    job = PanelEffects(
+        estimators=config.estimators,
+        variances=config.variances,
+        confidence_level=config.confidence_level,
+        seed=config.seed,
+        cells=config.output.cells,
+    )
+    work = job.plan_work(
+        source.data,
+        unit=columns.unit,
+        time=columns.time,
+        outcome=columns.outcome,
+        treatment=columns.treatment,
+        groups=columns.groups,
+        covariates=columns.covariates,
+    )
+    return source, work
+
+
+def _scratch(config: PanelEffectsConfig, output: Location) -> str:
+    if config.output.work_location is not None:
+        place = output_location(config.output.work_location)
+        if place.is_path:
+            return place.address
+        raise ConfigError("output.work_location is not a folder.", "Name a folder, a volume or a URL.")
+    if not output.is_path:
+        raise ConfigError(
+            "output.location is a catalog schema, so the job needs a folder for its scratch files.",
+            "Set output.work_location to a folder, a volume or a URL that driver and workers share.",
+        )
+    return output.table("_work").address
+
+
+def _remove(spark: SparkSession, folder: str) -> None:
+    if "://" not in folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sizes(data: DataFrame, work: PanelWork) -> list[GroupSize]:
+    from causal_spark.engine.columns import select_spark
+    from causal_spark.engine.keys import group_id
+
+    names = [column.name for column in work.columns.groups]
+    treated = F.col("_treatment") == 1
+    counted = (
+        select_spark(data, work.columns)
+        .groupBy(*names)
+        .agg(
+            F.count("*").alias("n_rows"),
+            F.countDistinct("_unit").alias("units"),
+            F.countDistinct("_time").alias("periods"),
+            F.countDistinct(F.when(treated, F.col("_unit"))).alias("treated_units"),
+            F.count_if(treated).alias("treated_cells"),
+        )
+    )
+    sizes = []
+    for row in counted.collect():
+        key = {name: row[name] for name in names}
+        measures = {name: row[name] for name in work.measures}
+        sizes.append(GroupSize(group_id(key, work.columns.group_types), key, row["n_rows"], measures))
+    return sorted(sizes, key=lambda size: size.group_id)
+
+
+def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
+    """What a run would do: groups, sizes, estimators, cost and target tables. Estimates nothing, writes no result."""
+    output = output_location(config.output.location)
+    source, work = _prepare(spark, config, output)
+    sizes = _sizes(source.data, work)
+    plan: Plan = make_plan(sizes, work)
+    rows = [
+        {
+            **{name: str(value) for name, value in size.key.items()},
+            "rows": size.n_rows,
+            "units": size.measures["units"],
+            "periods": size.measures["periods"],
+            "treated_units": size.measures["treated_units"],
+            "treated_cells": size.measures["treated_cells"],
+            "estimators": " ".join(work.cost(size)),
+            "core_seconds": round(sum(work.cost(size).values()), 2),
+        }
+        for size in sizes
+    ]
+    tables = "\n".join(f"  {output.table(name).address}" for name in ("runs", "failures", *work.tables))
+    return (
+        f"Input {source.location} ({source.version or 'no version: the content will be hashed'})\n"
+        f"{_shown(pd.DataFrame(rows))}\n"
+        f"{len(sizes)} groups in {len(plan.waves)} waves and {sum(wave.n_tasks for wave in plan.waves)} tasks, "
+        f"about {plan.seconds:.0f} core seconds; variances: {', '.join(task.name for task in work.variances) or 'none'}\n"
+        f"Would append to\n{tables}\nDry run: nothing was estimated or written.\n"
+    )
+
+
+def _shown(table: pd.DataFrame) -> str:
+    head = table.head(_SHOWN).to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}")
+    more = len(table) - _SHOWN
+    return head if more <= 0 else f"{head}\n... and {more} more rows"
+
+
+def report(spark: SparkSession, written: Written) -> str:
+    """What a person wants to see after a run: effects, where the tables lie, how to query them."""
+    output = output_location(written.location)
+    mine = F.col("run_id") == written.run_id
+    effects = output.table("panel_effects").load(spark.read).where(mine)
+    variances = output.table("panel_variances").load(spark.read).where(mine)
+    failures = output.table("failures").load(spark.read).where(mine)
+    keys = [name for name in effects.columns[2 : effects.columns.index("estimator")]]
+    errors = variances.select(
+        "group_id", "estimator", "variance_estimator", "std_error", "conf_low", "conf_high", "p_value"
+    )
+    shown = (
+        effects.join(errors, ["group_id", "estimator"], "left")
+        .orderBy("group_id", "estimator", "variance_estimator")
+        .select(*keys, "estimator", "estimate", "std_error", "conf_low", "conf_high", "p_value", "variance_estimator")
+        .limit(_SHOWN + 1)
+        .toPandas()
+    )
+    reasons = failures.orderBy("group_id", "estimator").select("group_id", "estimator", "stage", "kind", "message")
+    lines = [_shown(shown)]
+    missing = reasons.limit(_SHOWN + 1).toPandas()
+    if len(missing):
+        lines.append("\nDeclined or failed (table failures has the hints):\n" + _shown(missing))
+    state = "written by this run" if written.new else "already there: this run key succeeded before (--force runs again)"
+    lines.append(f"\nRun {written.run_id}, {state}.")
+    lines.append(f"Delta tables: {output.table('').address.rstrip('./')}/" if output.is_path else f"Tables: {output.address}")
+    runs, table = output.table("runs"), output.table("panel_effects")
+    sql_runs = runs.sql
+    lines.append(
+        "Query them, in spark-sql or a notebook:\n"
+        f"  SELECT e.* FROM {table.sql} e JOIN {sql_runs} r USING (run_id)\n"
+        f"  WHERE r.status = 'succeeded' AND run_id = '{written.run_id}'"
+    )
+    return "\n".join(lines) + "\n"
+
+
+__all__ = ["EXIT_CODES", "describe", "main", "replace", "report", "run_job"]
