@@ -39,6 +39,9 @@ _FULL_EXCHANGES = 3
 _COLLINEAR = 1e-6
 _NULL = 1e-10
 
+#: So many times larger than B'y may y be before the digits lost in that product count.
+_CANCELLATION = 1e3
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimplexFit:
@@ -210,7 +213,9 @@ def _solve(problem: _Problem, support: Ints) -> _Point:
         y = _dual_solution(_ridged(B_S @ B_S.T, eta))
         if y is not None:
             q = B.T @ y
-            return _Point(support, q[support], -eta * q, np.full(n, eta * 1e-12 * float(np.abs(q).max())))
+            largest = float(np.abs(q).max())
+            if float(np.abs(y).max()) < _CANCELLATION * largest:
+                return _Point(support, q[support], -eta * q, np.full(n, eta * 1e-12 * largest))
     else:
         z = _primal_solution(
             B_S, _ridged(B_S.T @ B_S, eta) if problem.gram is None else problem.gram[np.ix_(support, support)], eta
