@@ -41,10 +41,12 @@ VarianceFunction = Callable[[Panel, EstimatorDefinition, Any, Fit, Any, int], Va
 class VarianceDefinition:
     """A variance: its function, its options' class, and what it costs.
 
-    n_fits: (size, options) -> fits of the estimator it needs at most. retunes: whether those fits tune penalties anew.
+    conditioning: what it is conditional on. n_fits: (size, options) -> fits of the estimator it needs at most.
+    retunes: whether those fits tune penalties anew.
     """
 
     name: str
+    conditioning: str
     options: type[Any]
     run: VarianceFunction
     n_fits: Callable[[PanelSize, Any], int]
@@ -82,6 +84,7 @@ VARIANCES: Mapping[str, VarianceDefinition] = MappingProxyType(
         for definition in (
             VarianceDefinition(
                 "placebo",
+                "none",
                 PlaceboOptions,
                 _placebo,
                 placebo_n_fits,

@@ -137,3 +137,17 @@ class Fit:
 #: An estimator: (panel, options, penalties, seed) -> Fit. Given penalties are kept and nothing is tuned; None tunes.
 #: ``options`` is the estimator's own frozen dataclass; ``seed`` feeds whatever is random in tuning.
 EstimatorFunction = Callable[[Panel, Any, Penalties | None, int], Fit]
+
+
+@dataclass(frozen=True, slots=True)
+class PanelSize:
+    """The dimensions the cost model sees before any array is built."""
+
+    n_units: int
+    n_periods: int
+    n_treated_units: int
+    n_treated_cells: int
+
+
+#: Seconds one fit takes on one ordinary core: (size, options, tune) -> float; tune=False means penalties are given.
+CostFunction = Callable[[PanelSize, Any, bool], float]
