@@ -64,5 +64,5 @@ add_delta_jars() {
 
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
 echo "Installing causal_spark[$extras] into .venv ..."
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$extras]"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable ".[$extras]"
 add_delta_jars
