@@ -152,7 +152,9 @@ def _parse_method(
     fields = [field.name for field in dataclasses.fields(options)]
     for key in settings:
         if key not in fields:
-            raise ConfigError(f"{kind.capitalize()} {name!r} has no option {key!r}.", did_you_mean(key, [*fields, *extra]))
+            raise ConfigError(
+                f"{kind.capitalize()} {name!r} has no option {key!r}.", did_you_mean(key, [*fields, *extra])
+            )
     try:
         return name, TypeAdapter(options).validate_python(settings), taken
     except ValidationError as error:
@@ -176,7 +178,9 @@ def estimator_tasks(methods: Sequence[Method], groups: Sequence[str]) -> tuple[E
             raise ConfigError(f"Estimator {name!r}: where is a mapping of group columns to values.")
         for column in where:
             if column not in groups:
-                raise ConfigError(f"Estimator {name!r}: where names {column!r}.", did_you_mean(str(column), list(groups)))
+                raise ConfigError(
+                    f"Estimator {name!r}: where names {column!r}.", did_you_mean(str(column), list(groups))
+                )
         values = {
             column: tuple(value) if isinstance(value, list | tuple) else (value,) for column, value in where.items()
         }
@@ -195,4 +199,3 @@ def variance_tasks(methods: Sequence[Method]) -> tuple[VarianceTask, ...]:
         tasks.append(VarianceTask(name, options))
     _once([task.name for task in tasks], "variance")
     return tuple(tasks)
-

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import tempfile
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
@@ -91,22 +91,24 @@ class PanelResult:
         `TooManyFailuresError`.
         """
         origin = Origin(self._config_json, "frame", f"content:{self.summary.input_digest}")
-        return self._publish(location, origin, spark, run_key, force, max_failed_fraction)
+        return self.write_as(origin, location, spark, run_key, force, max_failed_fraction)
 
-    def _publish(
+    def write_as(
         self,
-        location: str,
         origin: Origin,
+        location: str,
         spark: SparkSession | None,
         run_key: str | None,
         force: bool,
         max_failed_fraction: float,
     ) -> Written:
+        """`write` for a caller who knows better where the data came from. Raises as `write` does."""
         place = output_location(location)
         session = self._run.spark if isinstance(self._run, SparkRun) else spark
         if session is None:
             raise ConfigError(
-                "Results of a pandas frame need a Spark session to be written to Delta.", "Call write(..., spark=spark)."
+                "Results of a pandas frame need a Spark session to be written to Delta.",
+                "Call write(..., spark=spark).",
             )
         key = run_key or make_run_key(self._run.work.job, origin)
         earlier = None if force else find_written(session, place, key)
@@ -212,13 +214,9 @@ class PanelEffects:
         )
 
     def _identity(self, work: PanelWork) -> str:
-        roles: Mapping[str, Any] = {
-            "groups": [column.source for column in work.columns.groups],
-            "values": {column.name: column.source for column in work.columns.values},
-        }
         return json.dumps(
             {
-                "columns": roles,
+                "columns": {column.name: column.source for column in work.columns.all},
                 "estimators": list(self.estimators),
                 "variances": list(self.variances),
                 "confidence_level": self.confidence_level,
@@ -242,12 +240,7 @@ def _scratch(spark: SparkSession, work_location: str | None) -> tuple[str, Calla
             "Pass work_location=: a folder, a volume or a URL.",
         )
     folder = tempfile.mkdtemp(prefix="causal_spark_")
-    holder = _Folder(folder)
-    return folder, holder.remove
-
-
-class _Folder:
-    """A temporary folder that goes when it is no longer referred to, at the latest when Python ends."""
-
-    def __init__(self, path: str) -> None:
-        self.remove: Callable[[], object] = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+    # Frames read from it may outlive the result object, so it goes with the process at the latest.
+    discard = partial(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(discard)
+    return folder, discard

@@ -7,13 +7,13 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from causal_spark.config import PanelEffectsConfig, load_config
+from causal_spark.engine.panels import PanelWork
 from causal_spark.engine.plan import Plan, make_plan
 from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id
 from causal_spark.engine.run import run_on_spark
@@ -29,7 +29,7 @@ from causal_spark.errors import (
     WriteError,
 )
 from causal_spark.lake.locations import Location, output_location
-from causal_spark.panel_effects import PanelEffects, PanelResult, PanelWork
+from causal_spark.panel_effects import PanelEffects, PanelResult
 
 log = logging.getLogger("causal_spark")
 
@@ -92,10 +92,8 @@ def run_job(spark: SparkSession, config: PanelEffectsConfig, *, force: bool = Fa
     version = source.version or f"content:{run.summary.input_digest}"
     result = PanelResult(run_id, run.summary, run, identity)
     origin = Origin(identity, source.location, version)
-    written = result._publish(
-        config.output.location, origin, None, key, force, config.max_failed_fraction
-    )
-    _remove(spark, folder)
+    written = result.write_as(origin, config.output.location, None, key, force, config.max_failed_fraction)
+    _remove(folder)
     return written
 
 
@@ -141,7 +139,7 @@ def _scratch(config: PanelEffectsConfig, output: Location) -> str:
     return output.table("_work").address
 
 
-def _remove(spark: SparkSession, folder: str) -> None:
+def _remove(folder: str) -> None:
     if "://" not in folder:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -195,13 +193,18 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
         f"Input {source.location} ({source.version or 'no version: the content will be hashed'})\n"
         f"{_shown(pd.DataFrame(rows))}\n"
         f"{len(sizes)} groups in {len(plan.waves)} waves and {sum(wave.n_tasks for wave in plan.waves)} tasks, "
-        f"about {plan.seconds:.0f} core seconds; variances: {', '.join(task.name for task in work.variances) or 'none'}\n"
+        f"about {plan.seconds:.0f} core seconds\n"
+        f"Variances: {', '.join(task.name for task in work.variances) or 'none'}\n"
         f"Would append to\n{tables}\nDry run: nothing was estimated or written.\n"
     )
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
+
+
 def _shown(table: pd.DataFrame) -> str:
-    head = table.head(_SHOWN).to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}")
+    head = table.head(_SHOWN).to_string(index=False, na_rep="-", float_format=_short)
     more = len(table) - _SHOWN
     return head if more <= 0 else f"{head}\n... and {more} more rows"
 
@@ -213,7 +216,7 @@ def report(spark: SparkSession, written: Written) -> str:
     effects = output.table("panel_effects").load(spark.read).where(mine)
     variances = output.table("panel_variances").load(spark.read).where(mine)
     failures = output.table("failures").load(spark.read).where(mine)
-    keys = [name for name in effects.columns[2 : effects.columns.index("estimator")]]
+    keys = effects.columns[2 : effects.columns.index("estimator")]
     errors = variances.select(
         "group_id", "estimator", "variance_estimator", "std_error", "conf_low", "conf_high", "p_value"
     )
@@ -229,17 +232,12 @@ def report(spark: SparkSession, written: Written) -> str:
     missing = reasons.limit(_SHOWN + 1).toPandas()
     if len(missing):
         lines.append("\nDeclined or failed (table failures has the hints):\n" + _shown(missing))
-    state = "written by this run" if written.new else "already there: this run key succeeded before (--force runs again)"
-    lines.append(f"\nRun {written.run_id}, {state}.")
-    lines.append(f"Delta tables: {output.table('').address.rstrip('./')}/" if output.is_path else f"Tables: {output.address}")
-    runs, table = output.table("runs"), output.table("panel_effects")
-    sql_runs = runs.sql
-    lines.append(
-        "Query them, in spark-sql or a notebook:\n"
-        f"  SELECT e.* FROM {table.sql} e JOIN {sql_runs} r USING (run_id)\n"
-        f"  WHERE r.status = 'succeeded' AND run_id = '{written.run_id}'"
+    state = (
+        "written by this run" if written.new else "already there: this run key succeeded before (--force runs again)"
     )
+    lines.append(f"\nRun {written.run_id}, {state}.")
+    runs, table = output.table("runs").sql, output.table("panel_effects").sql
+    lines.append(f"Delta tables: {output.address}{'/' if output.is_path else ''}")
+    lines.append("Query them, in spark-sql or a notebook:")
+    lines.append(f"  SELECT e.* FROM {table} e JOIN {runs} r USING (run_id) WHERE r.status = 'succeeded'")  # noqa: S608 - shown to a person, not run
     return "\n".join(lines) + "\n"
-
-
-__all__ = ["EXIT_CODES", "describe", "main", "replace", "report", "run_job"]

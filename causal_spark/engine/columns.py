@@ -112,7 +112,9 @@ def panel_columns(
     roles = [*groups, unit, time, outcome, treatment, *covariates]
     twice = sorted({name for name in roles if roles.count(name) > 1})
     if twice:
-        raise InputError(f"Column {twice[0]!r} is given two roles.", "Each column has one role; copy it if it needs two.")
+        raise InputError(
+            f"Column {twice[0]!r} is given two roles.", "Each column has one role; copy it if it needs two."
+        )
     numeric = {"kind": "number", "allowed": NUMERIC, "available": available}
     key_types = (*KEY_TYPES, "TIMESTAMP_NTZ")
     keys = tuple((name, _typed(name, "group", "group", key_types, available)) for name in groups)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def pack(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[pa.RecordBat
         table = pa.Table.from_batches(carry)
         starts = [*_starts(table, packer.names).tolist(), len(table)]
         bounds: list[tuple[int, int, int]] = []
-        for index, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        for index, (start, stop) in enumerate(pairwise(starts)):
             last = index == len(starts) - 2
             number = chunk if index == 0 else 0
             while stop - start > CHUNK_ROWS:

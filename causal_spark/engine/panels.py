@@ -102,15 +102,13 @@ def build_panel(rows: pa.Table) -> Panel:
                 f"Covariate {name!r} is missing or infinite at {where(row)}, where the outcome is observed.",
                 "Fill it in, or set the outcome to NULL to leave the cell out.",
             )
-        covariates = np.full((n_units * n_periods, len(names)), np.nan)
-        covariates[cell] = values
-        covariates = covariates.reshape(n_units, n_periods, len(names))
-    grid = np.full(n_units * n_periods, np.nan)
-    grid[cell] = outcome
-    treated = np.zeros(n_units * n_periods, dtype=bool)
-    treated[cell] = treatment == 1
-    grid = grid.reshape(n_units, n_periods)
-    return Panel(grid, treated.reshape(grid.shape), np.isfinite(grid), units, times, covariates)
+        covariates = np.full((n_units, n_periods, len(names)), np.nan)
+        covariates[unit_codes, time_codes] = values
+    grid = np.full((n_units, n_periods), np.nan)
+    grid[unit_codes, time_codes] = outcome
+    treated = np.zeros((n_units, n_periods), dtype=bool)
+    treated[unit_codes, time_codes] = treatment == 1
+    return Panel(grid, treated, np.isfinite(grid), units, times, covariates)
 
 
 def _codes(column: pa.ChunkedArray, role: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -201,7 +199,9 @@ class PanelWork:
             seconds = definition.cost(panel, task.options, True)
             for variance in self.variances:
                 n_fits = VARIANCES[variance.name].n_fits(panel, variance.options)
-                seconds += n_fits * definition.cost(panel, task.options, VARIANCES[variance.name].retunes(variance.options))
+                seconds += n_fits * definition.cost(
+                    panel, task.options, VARIANCES[variance.name].retunes(variance.options)
+                )
             costs[task.name] = seconds
         return costs
 
@@ -386,4 +386,3 @@ def _failure(stage: str, estimator: str | None, error: Exception) -> Failure:
         return Failure(stage, estimator, kind, type(error).__name__, error.message, error.hint)
     hint = "This is a defect of causal_spark or of its libraries: please report it with the group's data."
     return Failure(stage, estimator, kind, type(error).__name__, str(error) or type(error).__name__, hint)
-

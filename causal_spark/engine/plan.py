@@ -83,7 +83,9 @@ def _deal(costs: Sequence[float], n_bins: int) -> list[int]:
 
 def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
     """Deal groups into cost-balanced waves and each wave's groups into cost-balanced tasks."""
-    costed = sorted(((group_seconds(size, work), size) for size in sizes), key=lambda pair: (-pair[0], pair[1].group_id))
+    costed = sorted(
+        ((group_seconds(size, work), size) for size in sizes), key=lambda pair: (-pair[0], pair[1].group_id)
+    )
     total = sum(seconds for seconds, _ in costed)
     # A wave is never shorter than its longest group: more waves would only leave cores idle behind it.
     longest = costed[0][0] if costed else 0.0
@@ -99,8 +101,7 @@ def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
         n_tasks = min(wanted, len(members), MAX_TASKS)
         places = _deal([cost for cost, _ in members], n_tasks)
         groups += [
-            PlannedGroup(size.group_id, number, task, cost)
-            for (cost, size), task in zip(members, places, strict=True)
+            PlannedGroup(size.group_id, number, task, cost) for (cost, size), task in zip(members, places, strict=True)
         ]
         waves.append(Wave(number, n_tasks, len(members), seconds))
     return Plan(tuple(groups), tuple(waves))

@@ -272,7 +272,8 @@ class LocalRun:
 
     def frame(self, table: str) -> pd.DataFrame:
         """The same as a pandas frame."""
-        return self.table(table).to_pandas()
+        frame: pd.DataFrame = self.table(table).to_pandas()
+        return frame
 
 
 def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:

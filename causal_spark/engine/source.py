@@ -54,7 +54,9 @@ def read_source(spark: SparkSession, location: str, file_format: Format, rename:
 
 def _open(spark: SparkSession, place: Place, file_format: Format) -> Source:
     if place.is_path and file_format != "delta":
-        reader = spark.read.option("header", "true").option("inferSchema", "true") if file_format == "csv" else spark.read
+        reader = (
+            spark.read.option("header", "true").option("inferSchema", "true") if file_format == "csv" else spark.read
+        )
         return Source(
             reader.format(file_format).load(place.address), place.address, _listing_version(spark, place.address)
         )

@@ -169,7 +169,12 @@ PANEL_EFFECTS = TableSchema(
         _text("tuning", "How penalties were chosen: none, analytic, cross_validation, loocv or fixed."),
         _number("criterion", "Score of the chosen penalties; NULL without a search."),
         *_PENALTIES,
-        Column("fitted_rank", "INT", "Rank of the low-rank part; NULL where there is none.", check=_or_null("fitted_rank", ">= 0")),
+        Column(
+            "fitted_rank",
+            "INT",
+            "Rank of the low-rank part; NULL where there is none.",
+            check=_or_null("fitted_rank", ">= 0"),
+        ),
         Column("converged", "BOOLEAN", "Every solve reached its stated optimality.", required=True),
         _positive("seconds", "Worker seconds of the point estimate, tuning included.", required=True),
     ),
@@ -183,7 +188,12 @@ PANEL_VARIANCES = TableSchema(
         _text("variance_estimator", "Name of the variance estimator."),
         _text("conditioning", "What the variance is given.", one_of=("none", "unit", "time", "unit_time")),
         _positive("std_error", "Standard error of the estimate; NULL: not estimable, see failures."),
-        Column("df", "DOUBLE", "Degrees of freedom of the t quantiles; NULL: normal quantiles.", check=_or_null("df", "> 0")),
+        Column(
+            "df",
+            "DOUBLE",
+            "Degrees of freedom of the t quantiles; NULL: normal quantiles.",
+            check=_or_null("df", "> 0"),
+        ),
         _number("statistic", "Estimate over standard error."),
         Column(
             "p_value",
@@ -191,9 +201,7 @@ PANEL_VARIANCES = TableSchema(
             "Two-sided p-value of no effect.",
             check="p_value IS NULL OR (p_value >= 0 AND p_value <= 1)",
         ),
-        Column(
-            "conf_level", "DOUBLE", "Confidence level of the interval.", True, "conf_level > 0 AND conf_level < 1"
-        ),
+        Column("conf_level", "DOUBLE", "Confidence level of the interval.", True, "conf_level > 0 AND conf_level < 1"),
         *_INTERVAL,
         _count("n_replicates", "Replicates behind the standard error; 0 where not estimable."),
     ),

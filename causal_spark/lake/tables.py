@@ -136,7 +136,9 @@ def append_tables(
         for name, place in places.items()
     ]
     landed = {row["name"]: row["n"] for row in reduce(DataFrame.unionByName, counts).collect()}
-    wrong = [f"{name}: {landed[name]} of {expected_rows[name]}" for name in frames if landed[name] != expected_rows[name]]
+    wrong = [
+        f"{name}: {landed[name]} of {expected_rows[name]}" for name in frames if landed[name] != expected_rows[name]
+    ]
     if wrong:
         raise WriteError(
             f"Rows of run {commit.run_id} did not all land ({'; '.join(wrong)}).",
