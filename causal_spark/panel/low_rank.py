@@ -1,0 +1,476 @@
+"""Weighted two-way effects plus a low-rank part, many problems at once, solved to a certificate.
+
+    min over alpha, beta, L of  sum_it w_it (Y_it - alpha_i - beta_t - L_it)^2 + lambda ||L||_*,   w >= 0
+
+Method: L = A B' turns the penalty into lambda/2 (|A|^2 + |B|^2), exactly so once A and B are wide enough (Srebro,
+Rennie, Jaakkola 2004). A sweep solves (A, alpha) given (B, beta), then alpha and beta given L, then (B, beta) given
+(A, alpha), then alpha and beta again, each in closed form, for all problems of the batch together; Anderson
+acceleration (type II) drives the sweeps. The width starts near the number of singular values of the dual point at L = 0
+that exceed lambda and doubles for problems whose certificate fails. Every problem starts cold: a low-rank warm start
+cannot rotate its range and sticks.
+
+Certificate: with effects profiled out, the weighted residuals S = 2 w r have zero row and column sums; scaled to
+spectral norm at most lambda they are feasible in the dual, max <S, Y> - sum S^2 / (4 w), so the gap between the two
+objectives bounds the distance from the optimum whatever route led there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from causal_spark.errors import SolverError
+from causal_spark.panel.types import Bools, Floats, Ints
+
+_WINDOW = 6
+_SPARE_WIDTH = 2
+# Numbers in the working array of a half step: about what a core's own cache holds.
+_BLOCK = 1_500_000
+# The duality gap is of first order in the error of the dual, that of a prediction far smaller.
+_GAP_PER_TOLERANCE = 10.0
+_PATIENCE = 20
+_QUICK_SWEEPS = 60
+# Singular values below this share of the largest do not count towards the rank of L.
+_RANK_SHARE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRankFits:
+    """The solutions of a batch.
+
+    unit_effects: (n, n_units); period_effects: (n, n_periods); unit_factors: (n, n_units, width); period_factors:
+    (n, n_periods, width), L = unit_factors period_factors'; gap: (n,) duality gap over the primal objective;
+    converged: (n,) whether gap and last change are within tolerance; rank: (n,) numerical rank of L; sweeps: (n,).
+    """
+
+    unit_effects: Floats
+    period_effects: Floats
+    unit_factors: Floats
+    period_factors: Floats
+    gap: Floats
+    converged: Bools
+    rank: Ints
+    sweeps: Ints
+
+    def predictions(self) -> Floats:
+        """(n, n_units, n_periods): alpha_i + beta_t + L_it at every cell, identified or not."""
+        low_rank = self.unit_factors @ np.swapaxes(self.period_factors, 1, 2)
+        return np.asarray(self.unit_effects[:, :, None] + self.period_effects[:, None, :] + low_rank)
+
+    def predictions_at(self, rows: Ints, columns: Ints) -> Floats:
+        """(n,): the prediction of one cell per problem."""
+        each = np.arange(rows.size)
+        low_rank = np.einsum("nk,nk->n", self.unit_factors[each, rows], self.period_factors[each, columns])
+        return np.asarray(self.unit_effects[each, rows] + self.period_effects[each, columns] + low_rank)
+
+
+class TwoWayOperator:
+    """alpha and beta given L for a batch of weights, the column Laplacians inverted once.
+
+    weights: (n, n_units, n_periods). Each component of the used cells is grounded at its heaviest period.
+    """
+
+    __slots__ = ("inverse", "row_weight", "scale", "weights")
+
+    def __init__(self, weights: Floats) -> None:
+        n_periods = weights.shape[2]
+        row_weight = weights.sum(axis=2)
+        self.row_weight = np.where(row_weight > 0, row_weight, 1.0)
+        self.weights = weights
+        laplacian = np.swapaxes(weights, 1, 2) @ (weights / self.row_weight[:, :, None])
+        diagonal = np.arange(n_periods)
+        laplacian[:, diagonal, diagonal] = 0.0
+        degree = laplacian.sum(axis=2)
+        grounded = _grounds(laplacian, degree)
+        scale = np.where(grounded, 0.0, 1.0 / np.sqrt(np.where(degree > 0, degree, 1.0)))
+        laplacian *= -scale[:, :, None]
+        laplacian *= scale[:, None, :]
+        laplacian[:, diagonal, diagonal] = 1.0
+        try:
+            inverse = np.linalg.inv(laplacian)
+        except np.linalg.LinAlgError:
+            raise _unsolvable() from None
+        inverse *= scale[:, :, None]
+        inverse *= scale[:, None, :]
+        if not np.isfinite(inverse).all():
+            raise _unsolvable()
+        self.inverse, self.scale = inverse, scale
+
+    def take(self, kept: Ints) -> TwoWayOperator:
+        """The operator of some of the problems."""
+        other = object.__new__(TwoWayOperator)
+        other.weights, other.inverse = self.weights[kept], self.inverse[kept]
+        other.row_weight, other.scale = self.row_weight[kept], self.scale[kept]
+        return other
+
+    def effects(self, weighted: Floats) -> tuple[Floats, Floats]:
+        """Alpha (n, n_units) and beta (n, n_periods) from weights times what they are to explain."""
+        row_means = weighted.sum(axis=2) / self.row_weight
+        right = weighted.sum(axis=1) - np.einsum("nit,ni->nt", self.weights, row_means)
+        beta = (self.inverse @ right[:, :, None])[:, :, 0]
+        alpha = row_means - (self.weights @ beta[:, :, None])[:, :, 0] / self.row_weight
+        return alpha, beta
+
+
+def _unsolvable() -> SolverError:
+    return SolverError(
+        "The weights of the cells that link units and periods are too small to resolve.",
+        "Use smaller decay rates lambda_time and lambda_unit.",
+    )
+
+
+def _grounds(conductance: Floats, degree: Floats) -> Bools:
+    """(n, n_periods): the heaviest period of each connected component, and every period without links."""
+    n, n_periods = degree.shape
+    linked = conductance > 0
+    grounds = degree <= 0
+    reached = grounds.copy()
+    each = np.arange(n)
+    while not reached.all():
+        heaviest = np.where(reached, -1.0, degree).argmax(axis=1)
+        front = np.zeros((n, n_periods), dtype=bool)
+        front[each, heaviest] = ~reached[each, heaviest]
+        grounds |= front
+        while front.any():
+            reached |= front
+            front = (front[:, None, :] @ linked)[:, 0, :] & ~reached
+    return grounds
+
+
+def low_rank_fit(
+    outcome: Floats,
+    weights: Floats,
+    lambda_nn: Floats,
+    targets: tuple[Ints, Ints] | None = None,
+    tolerance: float = 1e-6,
+    max_sweeps: int = 500,
+    thorough: bool = True,
+) -> LowRankFits:
+    """Solve a batch of problems that share their outcomes.
+
+    outcome: (n_units, n_periods), with a spread of about 1: ``tolerance`` is in its units; read where weights > 0.
+    weights: (n, n_units, n_periods) >= 0; lambda_nn: (n,) > 0, may be infinite.
+    targets: rows and columns (n,) of the cell whose prediction matters in each problem; None: all cells with weight.
+    thorough: solve both effects jointly with the factors in every half step. Without it they are solved between half
+    steps, which is quicker for equal weights; problems that do not get there soon are then solved thoroughly.
+    A problem is solved when those predictions move by less than ``tolerance`` twice in a row and the duality gap is
+    below ten times ``tolerance`` times the primal objective; predictions are then right to about ``tolerance``.
+    Problems that do not get there in ``max_sweeps`` are returned as they are, with ``converged`` False.
+    Raises ValueError for lambda_nn <= 0, SolverError when numbers break down.
+    """
+    if not (lambda_nn > 0).all():
+        raise ValueError("lambda_nn must be positive: at 0 the low-rank part fits the controls perfectly.")
+    if weights.shape[1] < weights.shape[2]:
+        swapped = None if targets is None else (targets[1], targets[0])
+        across = np.ascontiguousarray(np.swapaxes(weights, 1, 2))
+        fits = _Batch(
+            np.ascontiguousarray(outcome.T), across, lambda_nn, swapped, tolerance, max_sweeps, thorough
+        ).solve()
+        return LowRankFits(
+            fits.period_effects,
+            fits.unit_effects,
+            fits.period_factors,
+            fits.unit_factors,
+            fits.gap,
+            fits.converged,
+            fits.rank,
+            fits.sweeps,
+        )
+    return _Batch(outcome, weights, lambda_nn, targets, tolerance, max_sweeps, thorough).solve()
+
+
+class _Batch:
+    """One batch with at least as many rows as columns; results are written as problems finish."""
+
+    def __init__(
+        self,
+        outcome: Floats,
+        weights: Floats,
+        lambda_nn: Floats,
+        targets: tuple[Ints, Ints] | None,
+        tolerance: float,
+        max_sweeps: int,
+        thorough: bool,
+    ) -> None:
+        n, n_rows, n_columns = weights.shape
+        self.weights, self.lambda_nn, self.targets = weights, lambda_nn, targets
+        self.tolerance, self.max_sweeps, self.thorough = tolerance, max_sweeps, thorough
+        self.outcome = np.where((weights > 0).any(axis=0), outcome, 0.0)
+        self.operator = TwoWayOperator(weights)
+        self.alpha, self.beta = self.operator.effects(weights * self.outcome)
+        self.left = np.zeros((n, n_rows, 0))
+        self.right = np.zeros((n, n_columns, 0))
+        self.gap = np.zeros(n)
+        self.converged = np.ones(n, dtype=bool)
+        self.sweeps = np.zeros(n, dtype=np.intp)
+
+    def solve(self) -> LowRankFits:
+        residual = self.outcome - self.alpha[:, :, None] - self.beta[:, None, :]
+        dual = 2.0 * self.weights * residual
+        singular = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual), 0.0))
+        leading, spread = _leading_directions(np.where(self.weights > 0, residual, 0.0))
+        above = (singular > self.lambda_nn[:, None]).sum(axis=1)
+        full = self.weights.shape[2]
+        width = np.minimum(above + _SPARE_WIDTH, full)
+        todo = np.flatnonzero(above > 0)
+        self.left = np.zeros((*self.weights.shape[:2], full))
+        self.right = np.zeros((self.weights.shape[0], full, full))
+        both = self.thorough
+        while todo.size:
+            # Widths are rounded so that few distinct ones run as separate batches.
+            rounded = np.minimum(-(-width[todo] // 3) * 3, full)
+            for k in np.unique(rounded):
+                chosen = todo[rounded == k]
+                columns = k + 2 + (full if both else 0)
+                block = max(1, _BLOCK // ((k + 1) * columns * self.weights.shape[1]))
+                for begin in range(0, chosen.size, block):
+                    part = chosen[begin : begin + block]
+                    self._run(part, leading[part][:, :, :k], spread[part][:, :k], both)
+            grow = ~self.converged[todo] & ((rounded < full) | (not both))
+            if both:
+                width[todo] = np.minimum(2 * width[todo], full)
+            todo, both = todo[grow], True
+        used = max(1, int((np.abs(self.right).max(axis=(0, 1), initial=0.0) > 0).sum()))
+        left, right = self.left[:, :, :used], self.right[:, :, :used]
+        return LowRankFits(
+            self.alpha,
+            self.beta,
+            left,
+            right,
+            self.gap,
+            self.converged,
+            _ranks(left, right),
+            self.sweeps,
+        )
+
+    def _run(self, chosen: Ints, vectors: Floats, singular: Floats, both: bool) -> None:
+        width = vectors.shape[2]
+        max_sweeps = self.max_sweeps if both else min(_QUICK_SWEEPS, self.max_sweeps)
+        active = chosen
+        narrow = width < self.weights.shape[2]
+        operator = self.operator.take(chosen)
+        row_scale = None
+        if both:
+            row_scale = TwoWayOperator(np.ascontiguousarray(np.swapaxes(operator.weights, 1, 2))).scale
+        problem = _Sweeper(self.outcome, operator, row_scale, self.lambda_nn[chosen])
+        start = vectors * np.sqrt(singular + 1e-3)[:, None, :]
+        state = np.concatenate([start, self.beta[chosen][:, :, None]], axis=2)
+        accelerator = _Anderson(state.shape)
+        before = None
+        calm = np.zeros(chosen.size, dtype=np.intp)
+        for sweep in range(1, max_sweeps + 1):
+            image, left, alpha = problem.sweep(state)
+            watched = self._watched(active, image, left, alpha)
+            moved = np.full(active.size, np.inf) if before is None else np.abs(watched - before).max(axis=1)
+            before = watched
+            calm = np.where(moved <= self.tolerance, calm + 1, 0)
+            finished = np.zeros(active.size, dtype=bool)
+            check = np.flatnonzero((calm >= 2) & (calm % 2 == 0)) if sweep < max_sweeps else np.arange(active.size)
+            if check.size:
+                gap = problem.take(check).gap(image[check], left[check], alpha[check])
+                certified = (gap <= _GAP_PER_TOLERANCE * self.tolerance) & (calm[check] >= 2)
+                # Calm for long without a certificate: the width is too small, more sweeps will not help.
+                leave = certified | ((calm[check] >= _PATIENCE) & narrow) | (sweep == max_sweeps)
+                self._store(active[check], width, image[check], left[check], alpha[check])
+                self.gap[active[check]] = gap
+                self.converged[active[check]] = certified
+                self.sweeps[active[check]] += np.where(leave, sweep, 0)
+                finished[check[leave]] = True
+            state = accelerator.step(state, image)
+            if finished.any():
+                kept = np.flatnonzero(~finished)
+                if not kept.size:
+                    return
+                active, state, before, calm = active[kept], state[kept], before[kept], calm[kept]
+                problem, accelerator = problem.take(kept), accelerator.take(kept)
+
+    def _watched(self, active: Ints, image: Floats, left: Floats, alpha: Floats) -> Floats:
+        """(n, k): the predictions whose movement is watched."""
+        right, beta = image[:, :, :-1], image[:, :, -1]
+        if self.targets is None:
+            every = alpha[:, :, None] + beta[:, None, :] + left @ np.swapaxes(right, 1, 2)
+            return every.reshape(active.size, -1)
+        rows, columns = self.targets[0][active], self.targets[1][active]
+        each = np.arange(active.size)
+        low_rank = np.einsum("nk,nk->n", left[each, rows], right[each, columns])
+        return np.asarray(alpha[each, rows] + beta[each, columns] + low_rank)[:, None]
+
+    def _store(self, where: Ints, width: int, image: Floats, left: Floats, alpha: Floats) -> None:
+        self.left[where, :, :width] = left
+        self.right[where, :, :width] = image[:, :, :-1]
+        self.alpha[where], self.beta[where] = alpha, image[:, :, -1]
+
+
+class _Sweeper:
+    """The closed-form half steps of a batch. A state is (B, beta): (n, n_columns, width + 1)."""
+
+    def __init__(self, outcome: Floats, operator: TwoWayOperator, row_scale: Floats | None, lambda_nn: Floats) -> None:
+        self.row_scale = row_scale
+        self.outcome, self.operator, self.lambda_nn = outcome, operator, lambda_nn
+        self.weighted = operator.weights * outcome
+
+    def take(self, kept: Ints) -> _Sweeper:
+        other = object.__new__(_Sweeper)
+        other.row_scale = None if self.row_scale is None else self.row_scale[kept]
+        other.outcome, other.operator = self.outcome, self.operator.take(kept)
+        other.lambda_nn, other.weighted = self.lambda_nn[kept], self.weighted[kept]
+        return other
+
+    def sweep(self, state: Floats) -> tuple[Floats, Floats, Floats]:
+        """One sweep: the next state, and the A (n, n_rows, width) and alpha (n, n_rows) that go with it."""
+        weights, weighted = self.operator.weights, self.weighted
+        across, weighted_across = np.swapaxes(weights, 1, 2), np.swapaxes(weighted, 1, 2)
+        right, beta = state[:, :, :-1], state[:, :, -1]
+        if self.row_scale is None:
+            left, alpha, _ = _half_step(weights, weighted, right, beta, self.lambda_nn, None)
+            alpha, beta = self.operator.effects(weighted - weights * (left @ np.swapaxes(right, 1, 2)))
+            right, beta, _ = _half_step(across, weighted_across, left, alpha, self.lambda_nn, None)
+            alpha, beta = self.operator.effects(weighted - weights * (left @ np.swapaxes(right, 1, 2)))
+        else:
+            left, alpha, _ = _half_step(weights, weighted, right, beta, self.lambda_nn, self.operator.scale)
+            right, beta, alpha = _half_step(across, weighted_across, left, alpha, self.lambda_nn, self.row_scale)
+        return np.concatenate([right, beta[:, :, None]], axis=2), left, alpha
+
+    def gap(self, image: Floats, left: Floats, alpha: Floats) -> Floats:
+        """(n,): duality gap over the primal objective."""
+        right, beta = image[:, :, :-1], image[:, :, -1]
+        explained = self.outcome - alpha[:, :, None] - beta[:, None, :]
+        residual = explained - left @ np.swapaxes(right, 1, 2)
+        dual = 2.0 * self.operator.weights * residual
+        squares = 0.5 * np.einsum("nit,nit->n", dual, residual)
+        nuclear = _singular_values(left, right).sum(axis=1)
+        primal = squares + self.lambda_nn * nuclear
+        top = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual)[:, -1], 0.0))
+        shrink = np.minimum(1.0, self.lambda_nn / np.maximum(top, np.finfo(float).tiny))
+        lower = shrink * np.einsum("nit,nit->n", dual, explained) - shrink**2 * squares
+        return np.asarray((primal - lower) / np.maximum(primal, np.finfo(float).tiny))
+
+
+def _half_step(
+    weights: Floats, weighted: Floats, factors: Floats, base: Floats, lambda_nn: Floats, scale: Floats | None
+) -> tuple[Floats, Floats, Floats]:
+    """Rows' factors and both effects given the columns' factors, jointly: the exact minimum.
+
+    weights, weighted (times outcome): (n, n_rows, n_columns); factors: (n, n_columns, width); base: (n, n_columns)
+    column effects to start from. Each row's factors and effect are eliminated first (all rows of all problems at once,
+    problems along the last axis), then the column effects solve what is left, n_columns wide.
+    Returns row factors (n, n_rows, width), row effects (n, n_rows), column effects (n, n_columns).
+    """
+    n, n_rows, n_columns = weights.shape
+    width = factors.shape[2]
+    size = width + 1
+    design = np.concatenate([np.ones((n, n_columns, 1)), factors], axis=2)
+    upper = np.triu_indices(size)
+    sums = weights @ (design[:, :, upper[0]] * design[:, :, upper[1]])
+    residual = weighted - weights * base[:, None, :]
+    system = np.empty((size, size + 1 + (n_columns if scale is not None else 0), n, n_rows))
+    system[upper[0], upper[1]] = sums.transpose(2, 0, 1)
+    system[:, size] = (residual @ design).transpose(2, 0, 1)
+    if scale is not None:
+        np.multiply(
+            design.transpose(2, 1, 0)[:, :, :, None], weights.transpose(2, 0, 1)[None], out=system[:, size + 1 :]
+        )
+    for k in range(1, size):
+        system[k, k] += lambda_nn[:, None] / 2.0
+    np.copyto(system[0, 0], 1.0, where=system[0, 0] <= 0)
+    for k in range(size - 1):
+        pivot_row = system[k, k + 1 :]
+        ratio = system[k, k + 1 : size] / system[k, k]
+        for i in range(size - 1 - k):
+            system[k + 1 + i, k + 1 + i :] -= ratio[i] * pivot_row[i:]
+    pivots = system[np.arange(size), np.arange(size)]
+    inverse_pivots = 1.0 / pivots
+    solution, step = system[:, size], np.zeros((n, n_columns))
+    if scale is not None:
+        step = _column_step(system, inverse_pivots, weights.sum(axis=1), residual.sum(axis=1), scale)
+        solution = solution - np.einsum("kcnr,nc->knr", system[:, size + 1 :], step)
+    for k in range(size - 1, -1, -1):
+        for i in range(k + 1, size):
+            solution[k] -= system[k, i] * solution[i]
+        solution[k] *= inverse_pivots[k]
+    return np.ascontiguousarray(solution[1:].transpose(1, 2, 0)), solution[0], base + step
+
+
+def _column_step(
+    system: Floats, inverse_pivots: Floats, column_weight: Floats, column_sum: Floats, scale: Floats
+) -> Floats:
+    """Change of the column effects (n, n_columns) once each row's unknowns are eliminated."""
+    size, _, n, n_rows = system.shape
+    n_columns = column_weight.shape[1]
+    reduced = np.ascontiguousarray(system[:, size:].transpose(2, 3, 0, 1)).reshape(n, n_rows * size, n_columns + 1)
+    divided = reduced * inverse_pivots.transpose(1, 2, 0).reshape(n, n_rows * size, 1)
+    product = np.swapaxes(reduced[:, :, 1:], 1, 2) @ divided
+    schur = -product[:, :, 1:]
+    diagonal = np.arange(n_columns)
+    schur[:, diagonal, diagonal] += column_weight
+    right = (column_sum - product[:, :, 0]) * scale
+    schur *= scale[:, :, None]
+    schur *= scale[:, None, :]
+    # A ridge at rounding level, and one for grounded columns; it acts on the change from base only.
+    schur[:, diagonal, diagonal] += np.where(scale > 0, 1e-13, 1.0)
+    return np.asarray(np.linalg.solve(schur, right[:, :, None])[:, :, 0] * scale)
+
+
+class _Anderson:
+    """Type II Anderson acceleration of a batch of fixed-point maps, each with its own restarts."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        n, *rest = shape
+        dimension = int(np.prod(rest))
+        self.images = np.zeros((n, _WINDOW, dimension))
+        self.residuals = np.zeros((n, _WINDOW, dimension))
+        self.last_image = np.zeros((n, dimension))
+        self.last_residual = np.zeros((n, dimension))
+        self.best = np.full(n, np.inf)
+        self.count = 0
+
+    def take(self, kept: Ints) -> _Anderson:
+        other = object.__new__(_Anderson)
+        for name in ("images", "residuals", "last_image", "last_residual", "best"):
+            setattr(other, name, getattr(self, name)[kept])
+        other.count = self.count
+        return other
+
+    def step(self, state: Floats, image: Floats) -> Floats:
+        """The next state to sweep from."""
+        n = state.shape[0]
+        flat_image = image.reshape(n, -1)
+        residual = flat_image - state.reshape(n, -1)
+        size = np.sqrt(np.einsum("nd,nd->n", residual, residual))
+        if self.count:
+            slot = (self.count - 1) % _WINDOW
+            self.images[:, slot] = flat_image - self.last_image
+            self.residuals[:, slot] = residual - self.last_residual
+        restart = size > 2.0 * self.best
+        self.images[restart] = 0.0
+        self.residuals[restart] = 0.0
+        self.best = np.where(restart, size, np.minimum(self.best, size))
+        self.count += 1
+        self.last_image, self.last_residual = flat_image, residual
+        gram = self.residuals @ np.swapaxes(self.residuals, 1, 2)
+        diagonal = np.arange(_WINDOW)
+        trace = gram[:, diagonal, diagonal].sum(axis=1)
+        gram[:, diagonal, diagonal] += np.where(trace > 0, 1e-12 * trace, 1.0)[:, None]
+        gamma = np.linalg.solve(gram, self.residuals @ residual[:, :, None])
+        mixed = flat_image - (np.swapaxes(gamma, 1, 2) @ self.images)[:, 0]
+        return mixed.reshape(state.shape)
+
+
+def _leading_directions(residual: Floats) -> tuple[Floats, Floats]:
+    """Right singular vectors (n, n_columns, n_columns) and values (n, n_columns), largest first."""
+    values, vectors = np.linalg.eigh(np.swapaxes(residual, 1, 2) @ residual)
+    return vectors[:, :, ::-1], np.sqrt(np.maximum(values[:, ::-1], 0.0))
+
+
+def _singular_values(left: Floats, right: Floats) -> Floats:
+    """(n, width): singular values of A B', from the small triangular factors."""
+    small = np.linalg.qr(left, mode="r") @ np.swapaxes(np.linalg.qr(right, mode="r"), 1, 2)
+    return np.asarray(np.linalg.svd(small, compute_uv=False))
+
+
+def _ranks(left: Floats, right: Floats) -> Ints:
+    values = _singular_values(left, right)
+    return np.asarray(
+        (values > _RANK_SHARE * np.maximum(values[:, :1], np.finfo(float).tiny)).sum(axis=1), dtype=np.intp
+    )
