@@ -56,7 +56,7 @@ setup(
     package_data={"causal_spark": ["py.typed"]},
     install_requires=[
         "numpy>=2.0",  # the arrays every estimator works on
-        "scipy>=1.13",  # solvers, sparse matrices, distributions
+        "scipy>=1.15",  # solvers, sparse matrices, distributions; nnls of 1.12 to 1.14 may fail to converge
         "pandas>=2.2.2,<3",  # frames in, frames out; pyspark 4.2 does not fully support pandas 3
         "pyarrow>=18",  # batches between the JVM and Python, the least pyspark 4.2 accepts
         "pydantic>=2.7",  # checks the configuration and names the key that is wrong
