@@ -10,6 +10,7 @@ from typing import Any
 from causal_spark.panel.did import DidOptions, did, did_cost
 from causal_spark.panel.difp import DifpOptions, difp, difp_cost
 from causal_spark.panel.inference import VarianceEstimate
+from causal_spark.panel.mc import McOptions, mc, mc_cost
 from causal_spark.panel.placebo import (
     PlaceboOptions,
     placebo_assignments,
@@ -73,6 +74,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
             EstimatorDefinition("did", did, DidOptions, did_cost, "Difference-in-differences by imputation."),
             EstimatorDefinition("sc", sc, ScOptions, sc_cost, "Synthetic control, no intercept."),
             EstimatorDefinition("difp", difp, DifpOptions, difp_cost, "Synthetic control with an intercept."),
+            EstimatorDefinition("mc", mc, McOptions, mc_cost, "Matrix completion with nuclear norm (MC-NNM)."),
             EstimatorDefinition("sdid", sdid, SdidOptions, sdid_cost, "Synthetic difference-in-differences."),
         )
     }

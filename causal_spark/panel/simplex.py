@@ -28,8 +28,8 @@ from causal_spark.panel.types import Bools, Floats, Ints
 #: are collinear or fit perfectly, so that it does not depend on the columns' order.
 RIDGE_FLOOR = 1e-12
 
-#: A solve whose relative duality gap exceeds this is reported as not converged.
-KKT_TOLERANCE = 1e-9
+#: A solve whose KKT residual exceeds this is reported as not converged.
+KKT_TOLERANCE = 1e-8
 
 _EPS = float(np.finfo(np.float64).eps)
 _FULL_EXCHANGES = 3
@@ -38,6 +38,9 @@ _FULL_EXCHANGES = 3
 #: decomposition replaces it; singular values below _NULL of the largest are rounding.
 _COLLINEAR = 1e-6
 _NULL = 1e-10
+
+#: A median column no larger than this share of the largest squared entry is taken as equal to b up to rounding.
+_ROUNDING_ONLY = 1e-16
 
 #: So many times larger than B'y may y be before the digits lost in that product count.
 _CANCELLATION = 1e3
@@ -48,8 +51,8 @@ class SimplexFit:
     """Weights and their certificate.
 
     x: (n,) weights, non-negative, summing to one; exactly zero off the support.
-    kkt_residual: x'g - min(g) for the half gradient g at x, over the median squared norm of the columns of A - b 1'
-        (plus eta); twice this bounds how far the objective lies above its minimum, in those units.
+    kkt_residual: the largest x'g - g_j, g the half gradient at x, over sqrt(s_j s), with s the median squared norm of
+        the columns of A - b 1' plus eta, and s_j column j's plus s. Zero at the optimum and free of units.
     """
 
     x: Floats
@@ -102,7 +105,9 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: boo
         return SimplexFit(np.full(n, 1.0 / n), 0.0)
     M /= largest
     norms = np.einsum("ij,ij->j", M, M)
-    typical = float(np.median(norms)) or float(norms.mean())
+    typical = float(np.median(norms))
+    if typical < _ROUNDING_ONLY:
+        typical = float(norms.mean())
     M /= np.sqrt(typical)
     ridge = max(eta / largest / largest / typical, RIDGE_FLOOR)
     B = np.vstack([M, np.ones(n)])
@@ -117,10 +122,10 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: boo
     x[support] = z
     x /= x.sum()
     half_gradient = M.T @ (M @ x) + ridge * x
-    gap = float(x @ half_gradient - half_gradient.min())
-    if not np.isfinite(gap):
+    excess = float(((x @ half_gradient - half_gradient) / np.sqrt(diagonal)).max())
+    if not np.isfinite(excess):
         raise SolverError("The weights' least-squares problem broke down numerically.", "Rescale the outcomes.")
-    return SimplexFit(x, max(gap, 0.0) / (1.0 + ridge))
+    return SimplexFit(x, max(excess, 0.0) / np.sqrt(1.0 + ridge))
 
 
 def _contrasts(M: Floats) -> Floats:

@@ -155,3 +155,14 @@ def test_values_that_are_not_finite_are_refused(bad):
     A[1, 1] = bad
     with pytest.raises(SolverError):
         simplex_least_squares(A, np.zeros(3))
+
+
+@pytest.mark.parametrize("n_rows", [4, 6])
+def test_targets_equal_to_most_columns_up_to_rounding_are_solved(n_rows):
+    """Counts in small units: centring leaves rounding where zeros belong, which must not set the scale."""
+    rng = np.random.default_rng(n_rows)
+    A = 1e-9 * np.round(3 * rng.random(size=(n_rows, 7))) * (np.arange(7) < 2)
+    A += 1e-25 * rng.normal(size=A.shape)
+    fit = simplex_least_squares(A, np.zeros(n_rows), 1e-30)
+    assert fit.converged
+    np.testing.assert_allclose(fit.x, np.array([0.0, 0.0, 0.2, 0.2, 0.2, 0.2, 0.2]), atol=1e-6)
