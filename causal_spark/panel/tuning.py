@@ -50,8 +50,55 @@ def fold_of_cells(controls: Bools, n_folds: int, seed: int) -> Ints:
     return fold
 
 
+#: (triple, bound) -> (criterion, complete): work may stop once the criterion is known to exceed ``bound``; the number
+#: returned is then a lower bound above ``bound`` and ``complete`` is False.
+ScoreFunction = Callable[[Triple, float], tuple[float, bool]]
+
+
+class _Search:
+    """Scores of the triples tried so far, each computed once unless it was abandoned and is asked for again."""
+
+    def __init__(self, score: ScoreFunction) -> None:
+        self.score = score
+        self.seen: dict[Triple, tuple[float, bool]] = {}
+
+    def ask(self, triple: Triple, bound: float) -> float:
+        value, complete = self.seen.get(triple, (-np.inf, False))
+        if not complete and value <= bound:
+            value, complete = self.seen[triple] = self.score(triple, bound)
+        return value
+
+    def along(self, start: Triple, axis: int, grid: tuple[float, ...]) -> Triple:
+        """The best triple on the line through ``start``; ``start`` itself is on it only if the grid says so."""
+        best, least = start, np.inf
+        for value in grid:
+            moved = (*start[:axis], value, *start[axis + 1 :])
+            triple = (moved[0], moved[1], moved[2])
+            found = self.ask(triple, least)
+            if found < least:
+                best, least = triple, found
+        return best
+
+    def everywhere(self, grids: tuple[tuple[float, ...], ...]) -> None:
+        least = np.inf
+        for nn in grids[2]:
+            for unit in grids[1]:
+                for time in grids[0]:
+                    least = min(least, self.ask((time, unit, nn), least))
+
+    def cyclic(self, grids: tuple[tuple[float, ...], ...]) -> None:
+        alone = [self.along((0.0, 0.0, np.inf), axis, grids[axis])[axis] for axis in (0, 1, 2)]
+        current = (alone[0], alone[1], alone[2])
+        for _ in range(sum(map(len, grids))):
+            before = current
+            for axis in (1, 0, 2):
+                current = self.along(current, axis, grids[axis])
+            if current == before:
+                return
+
+
 def search(
-    score: Callable[[Triple, float], float],
+    score: ScoreFunction,
     times: tuple[float, ...],
     units: tuple[float, ...],
     lambdas_nn: tuple[float, ...],
@@ -59,55 +106,18 @@ def search(
 ) -> tuple[Triple, tuple[TuningStep, ...]]:
     """The triple with the smallest score, and every triple tried, in order.
 
-    score: (triple, bound) -> criterion; it may stop and return infinity once it knows the criterion exceeds ``bound``,
-    the best so far. ``grid`` tries all. ``cyclic`` is the search of Athey, Imbens, Qu, Viviano (2025): each penalty
-    alone first, the others at no weighting and no low-rank part (0, 0, infinity); then coordinate descent from the
-    three winners, lambda_unit, lambda_time, lambda_nn in turn, until a round changes nothing. Ties keep the earlier.
+    ``grid`` tries all. ``cyclic`` is the search of Athey, Imbens, Qu, Viviano (2025): each penalty alone first, the
+    others at no weighting and no low-rank part (0, 0, infinity); then coordinate descent from the three winners,
+    lambda_unit, lambda_time, lambda_nn in turn, until a round changes nothing. lambda_nn runs from large to small: the
+    large are cheap and give the others something to beat. Ties keep the earlier. An abandoned triple is listed with its
+    lower bound, which exceeds a score that was complete.
     """
-    seen: dict[Triple, float] = {}
-    best = np.inf
-
-    def ask(triple: Triple, bound: float) -> float:
-        nonlocal best
-        if triple not in seen:
-            seen[triple] = score(triple, bound)
-            best = min(best, seen[triple])
-        return seen[triple]
-
+    grids = (times, units, tuple(sorted(lambdas_nn, reverse=True)))
+    found = _Search(score)
     if method == "grid":
-        # Infinite lambda_nn costs nothing, so it goes first and gives the others something to beat.
-        for nn in sorted(lambdas_nn, reverse=True):
-            for time in times:
-                for unit in units:
-                    ask((time, unit, nn), best)
+        found.everywhere(grids)
     else:
-        grids = (times, units, tuple(sorted(lambdas_nn, reverse=True)))
-        current = _alone(ask, grids)
-        for _ in range(sum(map(len, grids))):
-            before = current
-            for axis in (1, 0, 2):
-                current = _along(ask, current, axis, grids[axis])
-            if current == before:
-                break
-    chosen = min(seen, key=lambda triple: seen[triple])
-    path = tuple(TuningStep(*triple, criterion) for triple, criterion in seen.items())
-    return chosen, path
-
-
-def _alone(ask: Callable[[Triple, float], float], grids: tuple[tuple[float, ...], ...]) -> Triple:
-    found = [0.0, 0.0, np.inf]
-    for axis in (0, 1, 2):
-        found[axis] = _along(ask, (0.0, 0.0, np.inf), axis, grids[axis])[axis]
-    return (found[0], found[1], found[2])
-
-
-def _along(ask: Callable[[Triple, float], float], start: Triple, axis: int, grid: tuple[float, ...]) -> Triple:
-    best, best_score = start, np.inf
-    for value in grid:
-        moved = list(start)
-        moved[axis] = value
-        triple = (moved[0], moved[1], moved[2])
-        found = ask(triple, best_score)
-        if found < best_score:
-            best, best_score = triple, found
-    return best
+        found.cyclic(grids)
+    complete = [triple for triple, (_, whole) in found.seen.items() if whole]
+    chosen = min(complete, key=lambda triple: found.seen[triple][0])
+    return chosen, tuple(TuningStep(*triple, value) for triple, (value, _) in found.seen.items())

@@ -99,10 +99,7 @@ class _ColumnSolver:
         try:
             self._factor = cho_factor(laplacian) if self._keep.size else None
         except np.linalg.LinAlgError:
-            raise SolverError(
-                "The two-way effects cannot be solved: the weights of cells that link units and periods are too small.",
-                "Use smaller decay rates, or leave out units or periods with few observed cells.",
-            ) from None
+            raise _unsolvable() from None
 
     def __call__(self, right: Floats) -> Floats:
         """Column effects (k, n_columns), zero at each component's ground, for right-hand sides of that shape."""
@@ -111,6 +108,79 @@ class _ColumnSolver:
             scaled = (right[:, self._keep] * self._scale).T
             solution[:, self._keep] = cho_solve(self._factor, scaled).T * self._scale
         return solution
+
+
+class TwoWayOperator:
+    """alpha and beta given L for a batch of weights, the column Laplacians inverted once.
+
+    weights: (n, n_units, n_periods). Each component of the used cells is grounded at its heaviest period.
+    """
+
+    __slots__ = ("inverse", "row_weight", "scale", "weights")
+
+    def __init__(self, weights: Floats) -> None:
+        n_periods = weights.shape[2]
+        row_weight = weights.sum(axis=2)
+        self.row_weight = np.where(row_weight > 0, row_weight, 1.0)
+        self.weights = weights
+        laplacian = np.swapaxes(weights, 1, 2) @ (weights / self.row_weight[:, :, None])
+        diagonal = np.arange(n_periods)
+        laplacian[:, diagonal, diagonal] = 0.0
+        degree = laplacian.sum(axis=2)
+        grounded = _grounds(laplacian, degree)
+        scale = np.where(grounded, 0.0, 1.0 / np.sqrt(np.where(degree > 0, degree, 1.0)))
+        laplacian *= -scale[:, :, None]
+        laplacian *= scale[:, None, :]
+        laplacian[:, diagonal, diagonal] = 1.0
+        try:
+            inverse = np.linalg.inv(laplacian)
+        except np.linalg.LinAlgError:
+            raise _unsolvable() from None
+        inverse *= scale[:, :, None]
+        inverse *= scale[:, None, :]
+        if not np.isfinite(inverse).all():
+            raise _unsolvable()
+        self.inverse, self.scale = inverse, scale
+
+    def take(self, kept: Ints) -> TwoWayOperator:
+        """The operator of some of the problems."""
+        other = object.__new__(TwoWayOperator)
+        other.weights, other.inverse = self.weights[kept], self.inverse[kept]
+        other.row_weight, other.scale = self.row_weight[kept], self.scale[kept]
+        return other
+
+    def effects(self, weighted: Floats) -> tuple[Floats, Floats]:
+        """Alpha (n, n_units) and beta (n, n_periods) from weights times what they are to explain."""
+        row_means = weighted.sum(axis=2) / self.row_weight
+        right = weighted.sum(axis=1) - np.einsum("nit,ni->nt", self.weights, row_means)
+        beta = (self.inverse @ right[:, :, None])[:, :, 0]
+        alpha = row_means - (self.weights @ beta[:, :, None])[:, :, 0] / self.row_weight
+        return alpha, beta
+
+
+def _unsolvable() -> SolverError:
+    return SolverError(
+        "The weights of the cells that link units and periods are too small to resolve.",
+        "Use smaller decay rates lambda_time and lambda_unit.",
+    )
+
+
+def _grounds(conductance: Floats, degree: Floats) -> Bools:
+    """(n, n_periods): the heaviest period of each connected component, and every period without links."""
+    n, n_periods = degree.shape
+    linked = conductance > 0
+    grounds = degree <= 0
+    reached = grounds.copy()
+    each = np.arange(n)
+    while not reached.all():
+        heaviest = np.where(reached, -1.0, degree).argmax(axis=1)
+        front = np.zeros((n, n_periods), dtype=bool)
+        front[each, heaviest] = ~reached[each, heaviest]
+        grounds |= front
+        while front.any():
+            reached |= front
+            front = (front[:, None, :] @ linked)[:, 0, :] & ~reached
+    return grounds
 
 
 @dataclass(frozen=True, slots=True, eq=False)

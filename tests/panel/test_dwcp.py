@@ -1,0 +1,276 @@
+"""DWCP against its formula written out in loops, its special cases, its tuning and what it declines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from causal_spark.errors import (
+    ConstantOutcomeError,
+    NotIdentifiedError,
+    NoTreatedCellsError,
+    UnsupportedCovariatesError,
+)
+from causal_spark.panel.did import did
+from causal_spark.panel.dwcp import DwcpOptions, dwcp, dwcp_cost
+from causal_spark.panel.mc import McOptions, mc
+from causal_spark.panel.tuning import search, standardised
+from causal_spark.panel.two_way import identified_cells, two_way_fit
+from causal_spark.panel.types import Floats, Panel, PanelSize, Penalties
+from tests.panel import panels
+from tests.panel.test_low_rank import oracle
+
+SMALL_GRID = DwcpOptions(lambda_time=(0.0, 0.5), lambda_unit=(0.0, 1.0), lambda_nn=(math.inf, 1.0))
+
+
+def formula_weights(panel: Panel, i: int, t: int, penalties: Penalties) -> Floats:
+    """theta_s omega_j (1 - W_js) of the target cell (i, t), in loops."""
+    y = panel.outcome / panel.outcome[panel.control_cells].std()
+    controls = panel.control_cells
+    weights = np.zeros(y.shape)
+    distances = []
+    for j in range(panel.n_units):
+        common = [u for u in range(panel.n_periods) if u != t and controls[i, u] and controls[j, u]]
+        distances.append(math.sqrt(sum((y[i, u] - y[j, u]) ** 2 for u in common) / len(common)) if common else math.nan)
+    farthest = np.nanmax(distances)
+    for j in range(panel.n_units):
+        distance = 0.0 if j == i else farthest if math.isnan(distances[j]) else distances[j]
+        for s in range(panel.n_periods):
+            if controls[j, s] and (j, s) != (i, t):
+                weights[j, s] = math.exp(
+                    -(penalties.lambda_time or 0) * abs(t - s) - (penalties.lambda_unit or 0) * distance
+                )
+    return weights
+
+
+def pattern_panel(pattern: str, n_units: int = 9, n_periods: int = 8) -> Panel:
+    outcome = panels.untreated_outcomes(n_units, n_periods, seed=11)
+    treated = np.zeros(outcome.shape, dtype=bool)
+    if pattern == "block":
+        treated[-2:, -3:] = True
+    elif pattern == "staggered":
+        treated[2, 4:] = treated[5, 6:] = True
+    elif pattern == "on and off":
+        treated[1, 2:4] = treated[1, 6] = treated[4, ::3] = True
+    elif pattern == "single cell":
+        treated[3, -1] = True
+    else:
+        treated[-2:, -3:] = True
+        outcome[np.random.default_rng(2).random(outcome.shape) < 0.15] = np.nan
+    return panels.panel_of(outcome, treated)
+
+
+PATTERNS = ["block", "staggered", "on and off", "single cell", "missing"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(
+    "penalties", [Penalties(0.0, 0.0, math.inf), Penalties(0.4, 0.0, math.inf), Penalties(0.2, 1.5, math.inf)]
+)
+def test_additive_predictions_equal_a_refit_with_the_cell_left_out(pattern: str, penalties: Penalties) -> None:
+    # Control cells of treated units are left out too, which checks e / (1 - h) where that is used.
+    panel = pattern_panel(pattern)
+    fit = dwcp(panel, penalties=penalties)
+    checked = panel.target_cells | (panel.control_cells & panel.ever_treated[:, None])
+    for i, t in np.argwhere(checked):
+        weights = formula_weights(panel, i, t, penalties)
+        linked = identified_cells(weights > 0)[i, t]
+        assert np.isfinite(fit.counterfactual[i, t]) == linked
+        if linked:
+            assert fit.counterfactual[i, t] == pytest.approx(two_way_fit(panel.outcome, weights)[i, t], abs=1e-9)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("penalties", [Penalties(0.0, 0.5, 0.6), Penalties(0.3, 0.8, 0.15)])
+def test_low_rank_predictions_equal_the_oracle_at_the_formulas_weights(pattern: str, penalties: Penalties) -> None:
+    panel = pattern_panel(pattern)
+    fit = dwcp(panel, DwcpOptions(tolerance=1e-7), penalties)
+    y, centre, scale = standardised(panel)
+    assert fit.converged
+    for i, t in np.argwhere(panel.target_cells)[:2]:
+        slow = oracle(y, formula_weights(panel, i, t, penalties), penalties.lambda_nn or 0.0, 6000)
+        assert fit.counterfactual[i, t] == pytest.approx(slow.prediction[i, t] * scale + centre, abs=2e-5)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_equal_weights_give_did_and_mc(pattern: str) -> None:
+    panel = pattern_panel(pattern)
+    targets = panel.target_cells
+    additive = dwcp(panel, penalties=Penalties(0.0, 0.0, math.inf)).counterfactual
+    np.testing.assert_allclose(additive[targets], did(panel).counterfactual[targets], atol=1e-9)
+    penalties = Penalties(0.0, 0.0, 0.5)
+    completed = mc(panel, McOptions(tolerance=1e-7), penalties).counterfactual
+    own = dwcp(panel, DwcpOptions(tolerance=1e-7), penalties).counterfactual
+    np.testing.assert_allclose(own[targets], completed[targets], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["cyclic", "grid"])
+def test_tuning_chooses_the_smallest_leave_one_out_error(method: str) -> None:
+    panel = panels.block_panel(10, 8, 1, 2, seed=5)
+    fit = dwcp(panel, replace(SMALL_GRID, search=method))
+    chosen = fit.penalties
+    assert fit.tuning == "loocv"
+    assert fit.criterion == min(step.criterion for step in fit.path)
+    # The criterion of the chosen triple, from scratch: every control cell predicted by its own fit.
+    y, _, _ = standardised(panel)
+    errors = []
+    for i, t in np.argwhere(panel.control_cells):
+        one = np.zeros_like(panel.treated)
+        one[i, t] = True
+        alone = replace(panel, outcome=y, observed=panel.control_cells | one, treated=one)
+        errors.append(y[i, t] - dwcp(alone, DwcpOptions(), rescaled(alone, chosen)).counterfactual[i, t])
+    assert fit.criterion == pytest.approx(np.mean(np.square(errors)), rel=5e-3)
+    if method == "grid":
+        assert len(fit.path) == 8
+
+
+def rescaled(panel: Panel, penalties: Penalties) -> Penalties:
+    """Penalties on the scale of this panel's own control cells that mean the same as ``penalties`` on scale 1."""
+    scale = panel.outcome[panel.control_cells].std()
+    unit, nn = penalties.lambda_unit or 0.0, penalties.lambda_nn or 0.0
+    return replace(penalties, lambda_unit=unit * scale, lambda_nn=nn / scale)
+
+
+@pytest.mark.parametrize("method", ["cyclic", "grid"])
+def test_abandoning_candidates_does_not_change_the_winner(method: str) -> None:
+    def landscape(triple: tuple[float, float, float]) -> float:
+        time, unit, nn = triple
+        return (time - 0.5) ** 2 + (unit - 2 * time) ** 2 + (0.0 if nn == 1.0 else 0.3) + 0.1 * time * unit
+
+    def whole(triple: tuple[float, float, float], bound: float) -> tuple[float, bool]:
+        return landscape(triple), True
+
+    def hasty(triple: tuple[float, float, float], bound: float) -> tuple[float, bool]:
+        value = landscape(triple)
+        return (value, True) if value <= bound else (bound + 0.01 * (value - bound), False)
+
+    grids = ((0.0, 0.25, 0.5, 1.0), (0.0, 0.5, 1.0, 2.0), (math.inf, 3.0, 1.0, 0.3))
+    chosen, _ = search(whole, *grids, method)  # type: ignore[arg-type]
+    quick, path = search(hasty, *grids, method)  # type: ignore[arg-type]
+    assert quick == chosen
+    assert min(step.criterion for step in path) == landscape(chosen)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e-9, 0.0), (1e12, 0.0), (1.0, 1e6), (-2.0, 3.0)])
+def test_dwcp_is_equivariant_to_scale_and_shift(scale: float, shift: float) -> None:
+    panel = panels.block_panel(10, 8, 1, 2, seed=6)
+    base = dwcp(panel, SMALL_GRID)
+    moved = dwcp(replace(panel, outcome=scale * (panel.outcome + shift)), SMALL_GRID)
+    assert moved.penalties == base.penalties
+    cells = panel.target_cells
+    np.testing.assert_allclose(moved.counterfactual[cells] / scale - shift, base.counterfactual[cells], atol=1e-5)
+
+
+def test_dwcp_repeats_its_bits_and_does_not_depend_on_the_order_of_units() -> None:
+    panel = panels.staggered_panel(10, 8, (5, 6), seed=8)
+    penalties = Penalties(0.2, 0.5, 0.5)
+    first = dwcp(panel, penalties=penalties).counterfactual
+    np.testing.assert_array_equal(dwcp(panel, penalties=penalties).counterfactual, first)
+    order = np.random.default_rng(0).permutation(panel.n_units)
+    shuffled = dwcp(panel.take_units(order), penalties=penalties).counterfactual
+    cells = panel.target_cells
+    np.testing.assert_allclose(shuffled[cells[order]], first[order][cells[order]], atol=1e-5)
+
+
+def test_target_cells_do_not_depend_on_other_treated_outcomes() -> None:
+    panel = pattern_panel("staggered")
+    changed = replace(panel, outcome=np.where(panel.treated, -1e9, panel.outcome))
+    for penalties in (Penalties(0.3, 0.5, math.inf), Penalties(0.3, 0.5, 0.3)):
+        expected = dwcp(panel, penalties=penalties).counterfactual
+        np.testing.assert_array_equal(dwcp(changed, penalties=penalties).counterfactual, expected)
+
+
+@pytest.mark.parametrize("nn", [math.inf, 0.1])
+@pytest.mark.parametrize(("time", "unit"), [(50.0, 0.0), (0.0, 500.0), (1e6, 1e6)])
+def test_weights_that_underflow_still_give_a_prediction(time: float, unit: float, nn: float) -> None:
+    panel = pattern_panel("block")
+    fit = dwcp(panel, penalties=Penalties(time, unit, nn))
+    prediction = fit.counterfactual[panel.target_cells]
+    spread = np.ptp(panel.outcome)
+    assert fit.converged
+    assert (np.abs(prediction - panel.outcome.mean()) < 4 * spread).all()
+
+
+def test_nearest_neighbours_alone_are_followed_when_unit_weights_are_sharp() -> None:
+    # One donor is the treated unit's twin up to a constant; with sharp weights its change is the prediction.
+    panel = pattern_panel("block")
+    outcome = panel.outcome.copy()
+    outcome[0] = outcome[-1] + 1e-3
+    twin = panels.panel_of(outcome, panel.treated)
+    fit = dwcp(twin, penalties=Penalties(0.0, 200.0, math.inf))
+    np.testing.assert_allclose(fit.counterfactual[-1, -3:], outcome[0, -3:] - 1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("nn", [math.inf, 0.5])
+def test_cells_without_a_link_to_control_cells_are_not_predicted(nn: float) -> None:
+    panel = pattern_panel("block")
+    treated = panel.treated.copy()
+    treated[:, -1] = True
+    fit = dwcp(panel.with_treatment(treated), penalties=Penalties(0.1, 0.1, nn))
+    assert np.isnan(fit.counterfactual[:, -1]).all()
+    assert np.isfinite(fit.counterfactual[-2:, -3:-1]).all()
+
+
+def test_a_panel_too_small_for_leave_one_out_is_estimated_without_tuning() -> None:
+    panel = panels.panel_of(np.array([[1.0, 2.0], [3.0, 9.0]]), np.array([[False, False], [False, True]]))
+    fit = dwcp(panel)
+    assert fit.tuning == "none"
+    assert fit.counterfactual[1, 1] == pytest.approx(4.0)
+
+
+def _no_controls(panel: Panel) -> Panel:
+    return panel.with_treatment(np.repeat(panel.treated[-1:], panel.n_units, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda panel: panel.with_treatment(np.zeros_like(panel.treated)), NoTreatedCellsError),
+        (_no_controls, NotIdentifiedError),
+        (lambda panel: replace(panel, outcome=np.full(panel.outcome.shape, 0.1)), ConstantOutcomeError),
+        (lambda panel: replace(panel, covariates=panel.outcome[:, :, None]), UnsupportedCovariatesError),
+    ],
+    ids=["nobody", "no controls", "constant", "covariates"],
+)
+def test_dwcp_declines_what_has_no_meaning(change: Callable[[Panel], Panel], error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        dwcp(change(pattern_panel("block")), SMALL_GRID)
+    assert caught.value.hint  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lambda_time", (-1.0,)),
+        ("lambda_time", ()),
+        ("lambda_unit", (math.inf,)),
+        ("lambda_nn", (0.0, 1.0)),
+        ("lambda_nn", (math.nan,)),
+        ("search", "random"),
+        ("cv_tolerance", 1.0),
+        ("tolerance", 0.0),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        DwcpOptions(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "penalties", [Penalties(-1.0, 0.0, 1.0), Penalties(0.0, math.inf, 1.0), Penalties(0.0, 0.0, 0.0)]
+)
+def test_given_penalties_out_of_range_are_refused(penalties: Penalties) -> None:
+    with pytest.raises(ValueError, match="lambda"):
+        dwcp(pattern_panel("block"), penalties=penalties)
+
+
+def test_dwcp_cost_grows_with_the_panel_the_grid_and_with_tuning() -> None:
+    small, large = PanelSize(39, 31, 1, 12), PanelSize(100, 50, 1, 12)
+    assert 0 < dwcp_cost(small, DwcpOptions(), False) < dwcp_cost(small, DwcpOptions(), True)
+    assert dwcp_cost(small, DwcpOptions(), True) < dwcp_cost(large, DwcpOptions(), True)
+    additive = DwcpOptions(lambda_nn=(math.inf,))
+    assert dwcp_cost(small, additive, True) < dwcp_cost(small, DwcpOptions(), True)
