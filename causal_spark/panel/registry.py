@@ -9,6 +9,7 @@ from typing import Any
 
 from causal_spark.panel.did import DidOptions, did, did_cost
 from causal_spark.panel.difp import DifpOptions, difp, difp_cost
+from causal_spark.panel.dwcp import DwcpOptions, dwcp, dwcp_cost
 from causal_spark.panel.inference import VarianceEstimate
 from causal_spark.panel.mc import McOptions, mc, mc_cost
 from causal_spark.panel.placebo import (
@@ -76,6 +77,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
             EstimatorDefinition("difp", difp, DifpOptions, difp_cost, "Synthetic control with an intercept."),
             EstimatorDefinition("mc", mc, McOptions, mc_cost, "Matrix completion with nuclear norm (MC-NNM)."),
             EstimatorDefinition("sdid", sdid, SdidOptions, sdid_cost, "Synthetic difference-in-differences."),
+            EstimatorDefinition("dwcp", dwcp, DwcpOptions, dwcp_cost, "Doubly weighted causal panel estimator (TROP)."),
         )
     }
 )
