@@ -29,8 +29,8 @@ from causal_spark.panel.tuning import Triple, search, standardised
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells
 from causal_spark.panel.types import Bools, Fit, Floats, Ints, Panel, PanelSize, Penalties, TuningStep
 
-# exp(-160) is 1e-70: products of two weights still lie in the range of a float, so no unit or period is ever lost.
-_LARGEST_DECAY = 160.0
+# exp(-650) is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
+_LARGEST_DECAY = 650.0
 # Cells x weights that are in memory at once, and the most cells between two looks at the best score so far.
 _NUMBERS_AT_ONCE = 1_000_000
 _CELLS_AT_ONCE = 128
@@ -50,7 +50,7 @@ class DwcpOptions:
         are left out and at the treated cells.
     """
 
-    lambda_time: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
+    lambda_time: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
     lambda_unit: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     lambda_nn: tuple[float, ...] = (math.inf, 10.0, 3.0, 1.0, 0.3, 0.1)
     search: Literal["cyclic", "grid"] = "cyclic"
@@ -167,11 +167,10 @@ class _Cells:
         """(k, n_units, n_periods): theta omega (1 - W) of each target cell, the target itself left out."""
         time, unit, _ = triple
         periods = np.arange(self.outcome.shape[1])
-        theta = np.exp(-np.minimum(time * np.abs(periods - columns[:, None]), _LARGEST_DECAY))
-        weights: Floats = self.mask * theta[:, None, :]
+        decay = (time * np.abs(periods - columns[:, None]))[:, None, :]
         if unit > 0:
-            omega = np.exp(-np.minimum(unit * self._distances(rows, columns), _LARGEST_DECAY))
-            weights *= omega[:, :, None]
+            decay = decay + (unit * self._distances(rows, columns))[:, :, None]
+        weights: Floats = self.mask * np.exp(-np.minimum(decay, _LARGEST_DECAY))
         weights[np.arange(rows.size), rows, columns] = 0.0
         return weights
 

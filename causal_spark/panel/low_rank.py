@@ -3,11 +3,11 @@
     min over alpha, beta, L of  sum_it w_it (Y_it - alpha_i - beta_t - L_it)^2 + lambda ||L||_*,   w >= 0
 
 Method: L = A B' turns the penalty into lambda/2 (|A|^2 + |B|^2), exactly so once A and B are wide enough (Srebro,
-Rennie, Jaakkola 2004). A sweep solves (A, alpha) given (B, beta), then alpha and beta given L, then (B, beta) given
-(A, alpha), then alpha and beta again, each in closed form, for all problems of the batch together; Anderson
-acceleration (type II) drives the sweeps. The width starts near the number of singular values of the dual point at L = 0
-that exceed lambda and doubles for problems whose certificate fails. Every problem starts cold: a low-rank warm start
-cannot rotate its range and sticks.
+Rennie, Jaakkola 2004). A sweep solves for A and both effects given B, then for B and both effects given A, in closed
+form and for all problems of the batch together; Anderson acceleration (type II) drives the sweeps. With equal weights
+it is quicker, and enough, to solve for the effects between half steps instead of within. The width starts near the
+number of singular values of the dual point at L = 0 that exceed lambda; it doubles where the certificate fails. Every
+problem starts cold: a low-rank warm start cannot rotate its range and sticks.
 
 Certificate: with effects profiled out, the weighted residuals S = 2 w r have zero row and column sums; scaled to
 spectral norm at most lambda they are feasible in the dual, max <S, Y> - sum S^2 / (4 w), so the gap between the two
@@ -16,16 +16,17 @@ objectives bounds the distance from the optimum whatever route led there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from causal_spark.panel.two_way import TwoWayOperator
+from causal_spark.panel.ridge_step import half_step
+from causal_spark.panel.two_way import TwoWayOperator, unsolvable
 from causal_spark.panel.types import Bools, Floats, Ints
 
 _WINDOW = 6
 _SPARE_WIDTH = 2
-# Numbers in the working array of a half step: about what a core's own cache holds.
+# Numbers in the working array of a half step: enough to drown the interpreter's overhead, 12 MB at most.
 _BLOCK = 1_500_000
 # The duality gap is of first order in the error of the dual, that of a prediction far smaller.
 _GAP_PER_TOLERANCE = 10.0
@@ -94,15 +95,12 @@ def low_rank_fit(
         fits = _Batch(
             np.ascontiguousarray(outcome.T), across, lambda_nn, swapped, tolerance, max_sweeps, thorough
         ).solve()
-        return LowRankFits(
-            fits.period_effects,
-            fits.unit_effects,
-            fits.period_factors,
-            fits.unit_factors,
-            fits.gap,
-            fits.converged,
-            fits.rank,
-            fits.sweeps,
+        return replace(
+            fits,
+            unit_effects=fits.period_effects,
+            period_effects=fits.unit_effects,
+            unit_factors=fits.period_factors,
+            period_factors=fits.unit_factors,
         )
     return _Batch(outcome, weights, lambda_nn, targets, tolerance, max_sweeps, thorough).solve()
 
@@ -160,6 +158,8 @@ class _Batch:
             todo, both = todo[grow], True
         used = max(1, int((np.abs(self.right).max(axis=(0, 1), initial=0.0) > 0).sum()))
         left, right = self.left[:, :, :used], self.right[:, :, :used]
+        if not all(np.isfinite(part).all() for part in (left, right, self.alpha, self.beta)):
+            raise unsolvable()
         return LowRankFits(
             self.alpha,
             self.beta,
@@ -250,13 +250,13 @@ class _Sweeper:
         across, weighted_across = np.swapaxes(weights, 1, 2), np.swapaxes(weighted, 1, 2)
         right, beta = state[:, :, :-1], state[:, :, -1]
         if self.row_scale is None:
-            left, alpha, _ = _half_step(weights, weighted, right, beta, self.lambda_nn, None)
+            left, alpha, _ = half_step(weights, weighted, right, beta, self.lambda_nn, None)
             alpha, beta = self.operator.effects(weighted - weights * (left @ np.swapaxes(right, 1, 2)))
-            right, beta, _ = _half_step(across, weighted_across, left, alpha, self.lambda_nn, None)
+            right, beta, _ = half_step(across, weighted_across, left, alpha, self.lambda_nn, None)
             alpha, beta = self.operator.effects(weighted - weights * (left @ np.swapaxes(right, 1, 2)))
         else:
-            left, alpha, _ = _half_step(weights, weighted, right, beta, self.lambda_nn, self.operator.scale)
-            right, beta, alpha = _half_step(across, weighted_across, left, alpha, self.lambda_nn, self.row_scale)
+            left, alpha, _ = half_step(weights, weighted, right, beta, self.lambda_nn, self.operator.scale)
+            right, beta, alpha = half_step(across, weighted_across, left, alpha, self.lambda_nn, self.row_scale)
         return np.concatenate([right, beta[:, :, None]], axis=2), left, alpha
 
     def gap(self, image: Floats, left: Floats, alpha: Floats) -> Floats:
@@ -272,71 +272,6 @@ class _Sweeper:
         shrink = np.minimum(1.0, self.lambda_nn / np.maximum(top, np.finfo(float).tiny))
         lower = shrink * np.einsum("nit,nit->n", dual, explained) - shrink**2 * squares
         return np.asarray((primal - lower) / np.maximum(primal, np.finfo(float).tiny))
-
-
-def _half_step(
-    weights: Floats, weighted: Floats, factors: Floats, base: Floats, lambda_nn: Floats, scale: Floats | None
-) -> tuple[Floats, Floats, Floats]:
-    """Rows' factors and both effects given the columns' factors, jointly: the exact minimum.
-
-    weights, weighted (times outcome): (n, n_rows, n_columns); factors: (n, n_columns, width); base: (n, n_columns)
-    column effects to start from. Each row's factors and effect are eliminated first (all rows of all problems at once,
-    problems along the last axis), then the column effects solve what is left, n_columns wide.
-    Returns row factors (n, n_rows, width), row effects (n, n_rows), column effects (n, n_columns).
-    """
-    n, n_rows, n_columns = weights.shape
-    width = factors.shape[2]
-    size = width + 1
-    design = np.concatenate([np.ones((n, n_columns, 1)), factors], axis=2)
-    upper = np.triu_indices(size)
-    sums = weights @ (design[:, :, upper[0]] * design[:, :, upper[1]])
-    residual = weighted - weights * base[:, None, :]
-    system = np.empty((size, size + 1 + (n_columns if scale is not None else 0), n, n_rows))
-    system[upper[0], upper[1]] = sums.transpose(2, 0, 1)
-    system[:, size] = (residual @ design).transpose(2, 0, 1)
-    if scale is not None:
-        np.multiply(
-            design.transpose(2, 1, 0)[:, :, :, None], weights.transpose(2, 0, 1)[None], out=system[:, size + 1 :]
-        )
-    for k in range(1, size):
-        system[k, k] += lambda_nn[:, None] / 2.0
-    np.copyto(system[0, 0], 1.0, where=system[0, 0] <= 0)
-    for k in range(size - 1):
-        pivot_row = system[k, k + 1 :]
-        ratio = system[k, k + 1 : size] / system[k, k]
-        for i in range(size - 1 - k):
-            system[k + 1 + i, k + 1 + i :] -= ratio[i] * pivot_row[i:]
-    pivots = system[np.arange(size), np.arange(size)]
-    inverse_pivots = 1.0 / pivots
-    solution, step = system[:, size], np.zeros((n, n_columns))
-    if scale is not None:
-        step = _column_step(system, inverse_pivots, weights.sum(axis=1), residual.sum(axis=1), scale)
-        solution = solution - np.einsum("kcnr,nc->knr", system[:, size + 1 :], step)
-    for k in range(size - 1, -1, -1):
-        for i in range(k + 1, size):
-            solution[k] -= system[k, i] * solution[i]
-        solution[k] *= inverse_pivots[k]
-    return np.ascontiguousarray(solution[1:].transpose(1, 2, 0)), solution[0], base + step
-
-
-def _column_step(
-    system: Floats, inverse_pivots: Floats, column_weight: Floats, column_sum: Floats, scale: Floats
-) -> Floats:
-    """Change of the column effects (n, n_columns) once each row's unknowns are eliminated."""
-    size, _, n, n_rows = system.shape
-    n_columns = column_weight.shape[1]
-    reduced = np.ascontiguousarray(system[:, size:].transpose(2, 3, 0, 1)).reshape(n, n_rows * size, n_columns + 1)
-    divided = reduced * inverse_pivots.transpose(1, 2, 0).reshape(n, n_rows * size, 1)
-    product = np.swapaxes(reduced[:, :, 1:], 1, 2) @ divided
-    schur = -product[:, :, 1:]
-    diagonal = np.arange(n_columns)
-    schur[:, diagonal, diagonal] += column_weight
-    right = (column_sum - product[:, :, 0]) * scale
-    schur *= scale[:, :, None]
-    schur *= scale[:, None, :]
-    # A ridge at rounding level, and one for grounded columns; it acts on the change from base only.
-    schur[:, diagonal, diagonal] += np.where(scale > 0, 1e-13, 1.0)
-    return np.asarray(np.linalg.solve(schur, right[:, :, None])[:, :, 0] * scale)
 
 
 class _Anderson:

@@ -80,10 +80,12 @@ def mc(panel: Panel, options: McOptions = _DEFAULTS, penalties: Penalties | None
     require_identified(panel, np.where(identified, 0.0, np.nan))
     outcome, centre, scale = standardised(panel)
     if penalties is not None and penalties.lambda_nn is not None:
-        lambda_nn, solved = float(penalties.lambda_nn), True
+        lambda_nn, solved, tuning = float(penalties.lambda_nn), True, "fixed"
         path: tuple[TuningStep, ...] = ()
     else:
         lambda_nn, path, solved = _cross_validate(outcome, controls, options, seed)
+        # No path: no held-out cell can be predicted, which leaves the additive fit.
+        tuning = "cross_validation" if path else "none"
     weights = controls.astype(np.float64)
     if math.isinf(lambda_nn):
         predicted, rank, converged = two_way_fit(outcome, weights), 0, True
@@ -93,7 +95,7 @@ def mc(panel: Panel, options: McOptions = _DEFAULTS, penalties: Penalties | None
     return Fit(
         counterfactual=np.where(identified, predicted * scale + centre, np.nan),
         penalties=Penalties(lambda_nn=lambda_nn),
-        tuning="cross_validation" if path else "fixed",
+        tuning=tuning,
         criterion=min((step.criterion for step in path), default=None),
         path=path,
         rank=rank,
@@ -158,4 +160,4 @@ def mc_cost(size: PanelSize, options: McOptions = _DEFAULTS, tune: bool = True) 
     width = 2.0 + short / 4.0
     sweep = 2e-4 + 1.5e-9 * long * width**2 * (short + width) + 1e-10 * long * width * short**2
     solves = options.n_folds * min(options.n_lambdas, 15 + options.patience) if tune else 0
-    return 2e-3 + sweep * (25 + 8 * solves)
+    return 2e-3 + sweep * (25 + 13 * solves)

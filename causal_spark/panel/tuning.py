@@ -10,6 +10,9 @@ import numpy as np
 from causal_spark.errors import ConstantOutcomeError
 from causal_spark.panel.types import Bools, Floats, Ints, Panel, TuningStep
 
+# Scores closer than this are a tie: with L = 0 many lambda_nn differ by rounding only.
+_BETTER = 1.0 - 1e-9
+
 #: (lambda_time, lambda_unit, lambda_nn)
 Triple = tuple[float, float, float]
 
@@ -75,7 +78,7 @@ class _Search:
             moved = (*start[:axis], value, *start[axis + 1 :])
             triple = (moved[0], moved[1], moved[2])
             found = self.ask(triple, least)
-            if found < least:
+            if found < least * _BETTER:
                 best, least = triple, found
         return best
 
@@ -119,5 +122,6 @@ def search(
     else:
         found.cyclic(grids)
     complete = [triple for triple, (_, whole) in found.seen.items() if whole]
-    chosen = min(complete, key=lambda triple: found.seen[triple][0])
+    least = min(found.seen[triple][0] for triple in complete)
+    chosen = next(triple for triple in complete if found.seen[triple][0] * _BETTER <= least)
     return chosen, tuple(TuningStep(*triple, value) for triple, (value, _) in found.seen.items())

@@ -99,7 +99,7 @@ class _ColumnSolver:
         try:
             self._factor = cho_factor(laplacian) if self._keep.size else None
         except np.linalg.LinAlgError:
-            raise _unsolvable() from None
+            raise unsolvable() from None
 
     def __call__(self, right: Floats) -> Floats:
         """Column effects (k, n_columns), zero at each component's ground, for right-hand sides of that shape."""
@@ -135,11 +135,11 @@ class TwoWayOperator:
         try:
             inverse = np.linalg.inv(laplacian)
         except np.linalg.LinAlgError:
-            raise _unsolvable() from None
+            raise unsolvable() from None
         inverse *= scale[:, :, None]
         inverse *= scale[:, None, :]
         if not np.isfinite(inverse).all():
-            raise _unsolvable()
+            raise unsolvable()
         self.inverse, self.scale = inverse, scale
 
     def take(self, kept: Ints) -> TwoWayOperator:
@@ -158,7 +158,8 @@ class TwoWayOperator:
         return alpha, beta
 
 
-def _unsolvable() -> SolverError:
+def unsolvable() -> SolverError:
+    """The error for weights that double precision cannot resolve."""
     return SolverError(
         "The weights of the cells that link units and periods are too small to resolve.",
         "Use smaller decay rates lambda_time and lambda_unit.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_tuning_chooses_the_smallest_leave_one_out_error(method: str) -> None:
     fit = dwcp(panel, replace(SMALL_GRID, search=method))
     chosen = fit.penalties
     assert fit.tuning == "loocv"
-    assert fit.criterion == min(step.criterion for step in fit.path)
+    assert fit.criterion == pytest.approx(min(step.criterion for step in fit.path), rel=1e-8)
     # The criterion of the chosen triple, from scratch: every control cell predicted by its own fit.
     y, _, _ = standardised(panel)
     errors = []
@@ -152,7 +153,7 @@ def test_abandoning_candidates_does_not_change_the_winner(method: str) -> None:
     chosen, _ = search(whole, *grids, method)  # type: ignore[arg-type]
     quick, path = search(hasty, *grids, method)  # type: ignore[arg-type]
     assert quick == chosen
-    assert min(step.criterion for step in path) == landscape(chosen)
+    assert min(step.criterion for step in path) == pytest.approx(landscape(chosen))
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-9, 0.0), (1e12, 0.0), (1.0, 1e6), (-2.0, 3.0)])
@@ -193,6 +194,46 @@ def test_weights_that_underflow_still_give_a_prediction(time: float, unit: float
     spread = np.ptp(panel.outcome)
     assert fit.converged
     assert (np.abs(prediction - panel.outcome.mean()) < 4 * spread).all()
+
+
+def exact_two_way(outcome: Floats, weights: Floats, i: int, t: int) -> float:
+    """alpha_i + beta_t by weighted normal equations in rational arithmetic, the first period grounded."""
+    n_units, n_periods = outcome.shape
+    size = n_units + n_periods - 1
+    rows = [[Fraction(0)] * (size + 1) for _ in range(size)]
+    for j, s in np.argwhere(weights > 0):
+        weight, value = Fraction(float(weights[j, s])), Fraction(float(outcome[j, s]))
+        involved = [int(j)] + ([n_units + int(s) - 1] if s > 0 else [])
+        for a in involved:
+            rows[a][size] += weight * value
+            for b in involved:
+                rows[a][b] += weight
+    for k in range(size):
+        pivot = next(r for r in range(k, size) if rows[r][k] != 0)
+        rows[k], rows[pivot] = rows[pivot], rows[k]
+        rows[k] = [entry / rows[k][k] for entry in rows[k]]
+        for r in range(size):
+            if r != k and rows[r][k] != 0:
+                rows[r] = [a - rows[r][k] * b for a, b in zip(rows[r], rows[k], strict=True)]
+    return float(rows[i][size] + (rows[n_units + t - 1][size] if t > 0 else 0))
+
+
+@pytest.mark.parametrize("pattern", ["block", "staggered", "on and off"])
+@pytest.mark.parametrize(("time", "unit"), [(1.0, 20.0), (8.0, 0.0), (20.0, 40.0), (0.0, 150.0)])
+def test_extreme_weights_give_what_exact_arithmetic_gives(pattern: str, time: float, unit: float) -> None:
+    panel = pattern_panel(pattern, 7, 7)
+    penalties = Penalties(time, unit, math.inf)
+    fit = dwcp(panel, penalties=penalties)
+    for i, t in np.argwhere(panel.ever_treated[:, None] & np.isfinite(fit.counterfactual)):
+        exact = exact_two_way(panel.outcome, formula_weights(panel, i, t, penalties), i, t)
+        assert fit.counterfactual[i, t] == pytest.approx(exact, abs=1e-7)
+
+
+def test_proposition_99_with_equal_weights_is_did() -> None:
+    # Arkhangelsky et al. (2021), Table 1, DiD: -27.3491.
+    panel = panels.prop99()
+    fit = dwcp(panel, penalties=Penalties(0.0, 0.0, math.inf))
+    assert (panel.outcome - fit.counterfactual)[panel.target_cells].mean() == pytest.approx(-27.3491, abs=1e-3)
 
 
 def test_nearest_neighbours_alone_are_followed_when_unit_weights_are_sharp() -> None:

@@ -91,6 +91,13 @@ def test_mc_repeats_its_bits_and_does_not_depend_on_the_order_of_units() -> None
     np.testing.assert_allclose(shuffled.counterfactual, first.counterfactual[order], atol=1e-5)
 
 
+def test_a_panel_too_small_to_hold_cells_out_is_estimated_without_tuning() -> None:
+    panel = panels.panel_of(np.array([[1.0, 2.0], [3.0, 9.0]]), np.array([[False, False], [False, True]]))
+    fit = mc(panel)
+    assert (fit.tuning, fit.path, fit.criterion) == ("none", (), None)
+    assert fit.counterfactual[1, 1] == pytest.approx(4.0)
+
+
 def test_folds_split_control_cells_evenly_and_change_with_the_seed() -> None:
     controls = panels.block_panel().control_cells
     fold = fold_of_cells(controls, 5, 0)
