@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import get_args
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
@@ -17,8 +18,8 @@ from causal_spark.config import CLASSIC_ESTIMATORS, Method, estimator_tasks, var
 from causal_spark.engine.columns import column_types, panel_columns
 from causal_spark.engine.panels import Cells, PanelWork
 from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
-from causal_spark.engine.run import LocalRun, RunSummary, SparkRun, run_in_process, run_on_spark
-from causal_spark.errors import ConfigError, LocationError
+from causal_spark.engine.run import LocalRun, RunSummary, SparkRun, require_rows, run_in_process, run_on_spark
+from causal_spark.errors import ConfigError, LocationError, did_you_mean
 from causal_spark.lake.locations import output_location
 from causal_spark.lake.schemas import FAILURES
 
@@ -130,7 +131,7 @@ class PanelResult:
         self._discard()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PanelEffects:
     """Effects of a binary treatment on panels: point estimates, variances, event studies, weights.
 
@@ -169,6 +170,8 @@ class PanelEffects:
         (default: a temporary folder of this machine; required on Spark Connect and on clusters).
         Raises `InputError` for columns that cannot serve, `EmptyInputError`, `ConfigError` for unknown methods.
         """
+        if isinstance(data, pd.DataFrame):
+            require_rows(len(data))
         work = self.plan_work(
             data, unit=unit, time=time, outcome=outcome, treatment=treatment, groups=groups, covariates=covariates
         )
@@ -193,6 +196,8 @@ class PanelEffects:
         covariates: Sequence[str] = (),
     ) -> PanelWork:
         """The engine's description of this fit, its columns and methods checked. Raises as `fit` does."""
+        if self.cells not in get_args(Cells):
+            raise ConfigError(f"cells is {self.cells!r}.", did_you_mean(str(self.cells), get_args(Cells)))
         if not 0 < self.confidence_level < 1:
             raise ConfigError(f"confidence_level is {self.confidence_level}.", "It lies between 0 and 1, such as 0.95.")
         columns = panel_columns(

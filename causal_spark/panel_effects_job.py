@@ -55,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
+    # pyspark logs every SQL error as a page of JSON, those that are expected and handled too.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
         config = load_config(options.config, options.set)
         spark = SparkSession.builder.appName("causal_spark panel effects").getOrCreate()

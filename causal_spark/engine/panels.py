@@ -133,10 +133,13 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def label(value: Any) -> str:
-    """A unit or time label as text: integers as such, dates and timestamps in ISO 8601."""
-    if isinstance(value, np.datetime64):
-        return str(np.datetime_as_string(value, unit="D" if np.datetime_data(value.dtype)[0] == "D" else "auto"))
-    return str(value)
+    """A unit or time label as text: integers as such, dates and timestamps in ISO 8601, to the second if whole."""
+    if not isinstance(value, np.datetime64):
+        return str(value)
+    if np.datetime_data(value.dtype)[0] == "D":
+        return str(value)
+    whole = value == value.astype("datetime64[s]")
+    return str(np.datetime_as_string(value, unit="s" if whole else "us"))
 
 
 def _number(value: float | None) -> float | None:

@@ -70,8 +70,8 @@ def make_run_key(job: str, origin: Origin) -> str:
 
 def find_written(spark: SparkSession, location: Location, run_key: str) -> Written | None:
     """The visible attempt of that key, if there is one."""
-    found = succeeded_run(spark, location, run_key=run_key)
-    return None if found is None else Written(location.address, str(found["run_id"]), run_key, new=False)
+    found = succeeded_run(spark, location, run_key)
+    return None if found is None else Written(location.address, found, run_key, new=False)
 
 
 def publish(
@@ -87,12 +87,10 @@ def publish(
 ) -> Written:
     """Append every result table, then the row in ``runs`` that makes them visible.
 
-    frames: result tables and ``failures``, without ``run_id``. A run_id that is already visible changes nothing.
+    frames: result tables and ``failures``, without ``run_id``. Repeating it for the same run_id changes nothing.
     Raises `TooManyFailuresError` after writing ``failures`` and a failed run, results left out; `WriteError` and
     `TableShapeError` as `append_tables` does.
     """
-    if succeeded_run(spark, location, run_id=run_id) is not None:
-        return Written(location.address, run_id, run_key, new=False)
     fraction = summary.n_failed / summary.n_groups
     accepted = fraction <= max_failed_fraction
     wanted = {name: frame for name, frame in frames.items() if accepted or name == FAILURES.name}

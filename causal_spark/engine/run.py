@@ -85,7 +85,8 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def _require_rows(n_rows: int) -> None:
+def require_rows(n_rows: int) -> None:
+    """Raise `EmptyInputError` when there is nothing to estimate."""
     if n_rows == 0:
         raise EmptyInputError("The input has no rows.", "Check input.location and any filter before it.")
 
@@ -128,7 +129,7 @@ def run_on_spark(data: DataFrame, work: Work, folder: str, attempt: str) -> Spar
     packed = _pack(data, work, f"{folder}/packed/attempt={attempt}")
     sizes, chunks = _sizes(packed, work)
     rows_read = sum(size.n_rows for size in sizes)
-    _require_rows(rows_read)
+    require_rows(rows_read)
     plan = make_plan(sizes, work)
     log.info(
         "%d groups, %d rows; %d waves, about %.0f core seconds", len(sizes), rows_read, len(plan.waves), plan.seconds
@@ -277,9 +278,8 @@ class LocalRun:
 
 
 def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
-    """The same as `run_on_spark` for a pandas frame, without Spark. Raises `EmptyInputError` when there is no row."""
+    """The same as `run_on_spark` for a pandas frame that has rows, without Spark."""
     started_at = _now()
-    _require_rows(len(data))
     packed = list(pack(select_pandas(data, work.columns).to_batches(), work))
     batches = list(run_groups(unpack(packed, work), work))
     staged = pa.Table.from_batches(batches, staged_schema(work)).sort_by(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -57,20 +57,15 @@ def append_run(spark: SparkSession, location: Location, record: RunRecord) -> No
     append_rows(place, rows, Commit(record.run_id, record.run_key, record.package_version))
 
 
-def succeeded_run(
-    spark: SparkSession, location: Location, *, run_key: str | None = None, run_id: str | None = None
-) -> dict[str, Any] | None:
-    """The newest succeeded attempt with that key or id, or None."""
-    place = location.table(RUNS.name)
-    if not place.exists(spark):
+def succeeded_run(spark: SparkSession, location: Location, run_key: str) -> str | None:
+    """The run_id of the newest succeeded attempt with that key, or None."""
+    try:
+        runs = location.table(RUNS.name).load(spark.read)
+    except AnalysisException:
         return None
-    rows = place.load(spark.read).where(F.col("status") == "succeeded")
-    if run_key is not None:
-        rows = rows.where(F.col("run_key") == run_key)
-    if run_id is not None:
-        rows = rows.where(F.col("run_id") == run_id)
-    found = rows.orderBy(F.col("finished_at").desc(), F.col("run_id").desc()).limit(1).collect()
-    return found[0].asDict() if found else None
+    mine = runs.where((F.col("status") == "succeeded") & (F.col("run_key") == run_key))
+    found = mine.orderBy(F.col("finished_at").desc(), F.col("run_id").desc()).select("run_id").limit(1).collect()
+    return str(found[0]["run_id"]) if found else None
 
 
 def visible_run_ids(spark: SparkSession, location: Location) -> DataFrame:

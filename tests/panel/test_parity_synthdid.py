@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import synthdid
-from panels import block_panel, cps, prop99, pwt
+from tests.panel.panels import block_panel, cps, prop99, pwt
 
 from causal_spark.panel.difp import difp
 from causal_spark.panel.sc import sc

@@ -2,7 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from panels import block_panel, panel_of, prop99, staggered_panel
+from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel
 
 from causal_spark.errors import MissingCellsError, NotIdentifiedError, NoTreatedCellsError, TooFewControlsError
 from causal_spark.panel.did import DidOptions, did

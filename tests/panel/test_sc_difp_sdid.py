@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from panels import block_panel, panel_of, prop99, staggered_panel, treated_from
+from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel, treated_from
 
 from causal_spark.errors import (
     MissingCellsError,

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from panels import block_panel, panel_of, staggered_panel, treated_from
+from tests.panel.panels import block_panel, panel_of, staggered_panel, treated_from
 from scipy import stats
 
 from causal_spark.errors import NotIdentifiedError

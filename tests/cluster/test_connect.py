@@ -1,0 +1,73 @@
+"""The public face on Spark Connect: a server of its own, no classic session in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from causal_spark import PanelEffects
+from tests.frames import ROLES, grouped, long_panel
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).parents[2]
+FRAME = grouped(north=long_panel(seed=1), south=long_panel(seed=2), bad=long_panel().assign(w=2))
+
+#: Runs in a process of its own, because classic and Connect sessions do not live in one.
+CLIENT = """
+import json, sys
+import pandas as pd
+from pyspark.sql import SparkSession
+from causal_spark import PanelEffects
+from causal_spark.errors import LocationError
+
+folder, rows, roles = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+spark = SparkSession.builder.remote("local[2]").getOrCreate()
+assert "connect" in type(spark).__module__
+data = spark.createDataFrame(pd.read_parquet(rows))
+job = PanelEffects(["did", "sdid"], seed=3)
+result = job.fit(data, groups=["region"], work_location=folder + "/work", **roles)
+written = result.write(folder + "/out")
+again = result.write(folder + "/out")
+effects = spark.read.format("delta").load(folder + "/out/panel_effects").toPandas()
+effects.to_parquet(folder + "/effects.parquet")
+failures = result.failures.toPandas()
+print(json.dumps({
+    "new": [written.new, again.new],
+    "failures": failures[["error_class", "kind"]].to_numpy().tolist(),
+    "n_groups": result.summary.n_groups,
+}))
+"""
+
+
+def test_fit_and_write_give_on_connect_what_they_give_in_process(tmp_path: Path) -> None:
+    import pandas as pd
+
+    FRAME.to_parquet(tmp_path / "rows.parquet")
+    environment = {
+        **os.environ,
+        "SPARK_CONF_DIR": str(ROOT / "conf"),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, str(tmp_path), str(tmp_path / "rows.parquet"), json.dumps(ROLES)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert said == {"new": [True, False], "failures": [["TreatmentValueError", "failed"]], "n_groups": 3}
+    wanted = PanelEffects(["did", "sdid"], seed=3).fit(FRAME, groups=["region"], **ROLES).effects
+    found = pd.read_parquet(tmp_path / "effects.parquet").sort_values(["group_id", "estimator"], ignore_index=True)
+    wanted = wanted.sort_values(["group_id", "estimator"], ignore_index=True)
+    columns = [name for name in wanted if name != "seconds"]
+    pd.testing.assert_frame_equal(found[columns], wanted[columns], check_exact=True, check_dtype=False)

@@ -1,0 +1,77 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from causal_spark.errors import InputError
+from causal_spark.lake.locations import text_literal
+from causal_spark.lake.schemas import TABLES, TYPES, group_columns
+
+DOCS = Path(__file__).parents[2] / "docs" / "tables.md"
+
+#: The contract as agreed, keys excluded: a change here is a change readers notice.
+CONTRACT = {
+    "runs": "run_key job status started_at finished_at config_json input input_version package_version "
+    "contract_version n_groups n_succeeded n_declined n_failed rows_read rows_written seconds_by_estimator seed",
+    "failures": "stage estimator job kind error_class message hint n_rows",
+    "panel_effects": "estimator estimand estimate n_units n_periods n_treated_units n_treated_cells "
+    "n_cells_not_identified n_control_units n_pre_periods pre_rmse tuning criterion lambda_time lambda_unit "
+    "lambda_nn fitted_rank converged seconds",
+    "panel_variances": "estimator variance_estimator conditioning std_error df statistic p_value conf_level conf_low "
+    "conf_high n_replicates",
+    "panel_event_study": "estimator event_time estimate std_error conf_low conf_high n_cells",
+    "panel_cells": "estimator unit time treated outcome counterfactual effect std_error",
+    "panel_weights": "estimator kind label weight",
+    "tuning_path": "estimator step lambda_time lambda_unit lambda_nn criterion",
+}
+
+
+def test_tables_have_the_columns_of_the_contract_in_order() -> None:
+    assert {name: " ".join(c.name for c in table.columns) for name, table in TABLES.items()} == CONTRACT
+
+
+def test_names_and_types_are_those_every_reader_understands() -> None:
+    for table in TABLES.values():
+        for column in table.all_columns:
+            assert column.type in TYPES
+            assert re.fullmatch(r"[a-z][a-z0-9_]*", column.name)
+            assert column.comment.endswith(".")
+
+
+def test_every_number_is_kept_from_being_nan() -> None:
+    for table in TABLES.values():
+        for column in table.all_columns:
+            if column.type == "DOUBLE":
+                assert column.check is not None, f"{table.name}.{column.name}"
+
+
+def test_keys_come_first() -> None:
+    groups = group_columns((("region", "STRING"),))
+    names = {name: [c.name for c in table.with_groups(groups).all_columns[:3]] for name, table in TABLES.items()}
+    assert names["panel_effects"] == ["run_id", "group_id", "region"]
+    assert names["failures"] == ["run_id", "group_id", "stage"]
+    assert names["runs"] == ["run_id", "run_key", "job"]
+
+
+@pytest.mark.parametrize("name", ["estimate", "run_id", "unit", "Region", "1st", "a b", "a`b", "é", ""])
+def test_group_columns_that_collide_or_are_hard_to_read_are_refused_with_a_remedy(name: str) -> None:
+    with pytest.raises(InputError, match=r"columns\.rename"):
+        group_columns(((name, "STRING"),))
+
+
+def test_text_literals_cannot_end_early() -> None:
+    assert text_literal("it's \\ done") == "'it\\'s \\\\ done'"
+
+
+def documented() -> dict[str, list[tuple[str, str, str]]]:
+    tables: dict[str, list[tuple[str, str, str]]] = {}
+    for section in DOCS.read_text(encoding="utf-8").split("\n### ")[1:]:
+        name = section.split("\n", 1)[0].strip("` ")
+        found = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section, re.MULTILINE)
+        tables[name] = [(column, type_, comment) for column, type_, comment in found]
+    return tables
+
+
+def test_the_document_lists_every_table_and_column_as_the_code_does() -> None:
+    wanted = {name: [(c.name, c.type, c.comment) for c in table.columns] for name, table in TABLES.items()}
+    assert documented() == wanted

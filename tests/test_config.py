@@ -1,0 +1,93 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from causal_spark.config import PanelEffectsConfig, estimator_tasks, load_config, parse_config, variance_tasks
+from causal_spark.errors import ConfigError
+
+SHIPPED = Path(__file__).parent.parent / "conf" / "panel_effects.yaml"
+MINIMAL: dict[str, Any] = {
+    "input": {"location": "./panel"},
+    "columns": {"unit": "u", "time": "t", "outcome": "y", "treatment": "w"},
+    "output": {"location": "./out"},
+}
+
+
+def test_the_shipped_file_is_valid_and_has_every_key() -> None:
+    tree = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    load_config(str(SHIPPED))
+    assert set(tree) == set(PanelEffectsConfig.model_fields)
+    for section in ("input", "columns", "output"):
+        model = PanelEffectsConfig.model_fields[section].annotation
+        assert set(tree[section]) == set(model.model_fields)  # type: ignore[union-attr]
+
+
+def test_settings_override_dotted_keys_with_yaml_values() -> None:
+    config = load_config(
+        str(SHIPPED), ["output.location=./elsewhere", "estimators=[did, sc]", "seed=7", "columns.rename={a: b}"]
+    )
+    assert config.output.location == "./elsewhere"
+    assert config.estimators == ("did", "sc")
+    assert config.seed == 7
+    assert config.columns.rename == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"estimator": ["did"]}, r"estimator: unknown key\. Did you mean 'estimators'"),
+        ({"columns": MINIMAL["columns"] | {"units": "u"}}, r"columns\.units: unknown key\. Did you mean 'unit'"),
+        ({"columns": {"unit": "u"}}, r"columns\.time: Field required"),
+        ({"confidence_level": 95}, r"confidence_level: .*less than 1"),
+        ({"estimators": ["ddi"]}, r"Unknown estimator 'ddi'\. Did you mean 'did'"),
+        ({"estimators": ["did", "did"]}, r"'did' is listed twice"),
+        ({"estimators": []}, r"No estimator"),
+        ({"estimators": [{"where": {}}]}, r"has no name"),
+        ({"estimators": [{"name": "sc", "rige": 1}]}, r"no option 'rige'\. Did you mean 'ridge'"),
+        ({"estimators": [{"name": "sc", "ridge": "much"}]}, r"Options of estimator 'sc'.*ridge"),
+        ({"estimators": [{"name": "sc", "ridge": -1.0}]}, r"Options of estimator 'sc'.*ridge"),
+        ({"estimators": [{"name": "did", "where": {"region": "x"}}]}, r"where names 'region'"),
+        ({"variances": ["plasebo"]}, r"Unknown variance 'plasebo'\. Did you mean 'placebo'"),
+        ({"variances": [{"name": "placebo", "replicates": 1}]}, r"Options of variance 'placebo'.*replicates"),
+        ({"input": {"location": "x", "format": "orc"}}, r"input\.format"),
+        ({"output": {"location": "x", "cells": "some"}}, r"output\.cells"),
+    ],
+)
+def test_mistakes_name_the_key_and_what_was_meant(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_config(MINIMAL | change)
+
+
+@pytest.mark.parametrize("setting", ["seed", "=1", "input.location.x=1"])
+def test_settings_that_are_not_key_value_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        load_config(str(SHIPPED), [setting])
+
+
+@pytest.mark.parametrize(("content", "says"), [("a: [", "not YAML"), ("", "holds no keys"), (None, "cannot be read")])
+def test_files_that_are_no_configuration_are_refused(content: str | None, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=says):
+        load_config(str(path))
+
+
+def test_where_keeps_an_estimator_to_some_groups() -> None:
+    task = estimator_tasks([{"name": "did", "where": {"region": ["n", "s"]}}], ["region"])[0]
+    assert task.wants({"region": "n"})
+    assert not task.wants({"region": "w"})
+    assert estimator_tasks(["did"], [])[0].wants({})
+
+
+def test_options_reach_the_method() -> None:
+    assert variance_tasks([{"name": "placebo", "replicates": 17, "retune": True}])[0].options.replicates == 17
+
+
+def test_only_what_changes_results_makes_another_run() -> None:
+    one = parse_config(MINIMAL)
+    assert parse_config(MINIMAL | {"output": {"location": "./other", "work_location": "/tmp/w"}}).identity() == one.identity()  # noqa: S108
+    assert parse_config(MINIMAL | {"seed": 1}).identity() != one.identity()
+    assert parse_config(MINIMAL | {"output": {"location": "./out", "cells": "all"}}).identity() != one.identity()

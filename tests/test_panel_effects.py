@@ -1,0 +1,194 @@
+"""The public face on pandas and on Spark: equal results, bad groups accounted for, nothing lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from causal_spark import PanelEffects
+from causal_spark.errors import ConfigError, EmptyInputError, InputError
+from causal_spark.panel_effects import PanelResult
+from tests.frames import ROLES, grouped, long_panel, messy_panels
+
+TABLES = ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures")
+ESTIMATORS = ("did", "sc", "difp", "sdid", {"name": "mc", "where": {"region": "north"}})
+FRAME = grouped(north=long_panel(12, 10, seed=1), south=long_panel(14, 9, n_treated=2, seed=2), west=long_panel(seed=3))
+
+
+def tables_of(result: PanelResult) -> dict[str, pd.DataFrame]:
+    """All tables, sorted, without timings."""
+    found = {}
+    for name in TABLES:
+        frame = getattr(result, name)
+        frame = frame if isinstance(frame, pd.DataFrame) else frame.toPandas()
+        frame = frame.drop(columns=[column for column in ("seconds",) if column in frame])
+        keys = [column for column in frame if column in _KEYS]
+        found[name] = frame.sort_values(keys, ignore_index=True)
+    return found
+
+
+_KEYS = ("group_id", "estimator", "variance_estimator", "event_time", "unit", "time", "kind", "label", "step", "stage")
+
+
+def assert_equal(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    for name, frame in one.items():
+        pd.testing.assert_frame_equal(frame, other[name], check_exact=True, check_dtype=False, obj=name)
+
+
+@pytest.fixture(scope="module")
+def local() -> dict[str, pd.DataFrame]:
+    return tables_of(PanelEffects(ESTIMATORS, seed=5).fit(FRAME, groups=["region"], **ROLES))
+
+
+def test_every_table_has_rows_for_every_group_and_estimator(local: dict[str, pd.DataFrame]) -> None:
+    assert len(local["effects"]) == len(local["variances"]) == 3 * 4 + 1
+    assert local["failures"].empty
+    assert set(local["event_study"].groupby(["group_id", "estimator"]).size()) == {9, 10}
+    assert len(local["cells"]) == 4 * (3 + 6 + 3) + 3
+    assert (local["effects"]["estimate"] - 1).abs().max() < 0.6
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("n_partitions", [1, 3, 7])
+def test_spark_gives_the_bits_of_pandas_however_rows_are_spread(
+    spark: SparkSession, local: dict[str, pd.DataFrame], n_partitions: int
+) -> None:
+    rows = spark.createDataFrame(FRAME.sample(frac=1, random_state=n_partitions)).repartition(n_partitions)
+    result = PanelEffects(ESTIMATORS, seed=5).fit(rows, groups=["region"], **ROLES)
+    assert isinstance(result.effects, DataFrame)
+    assert_equal(local, tables_of(result))
+    assert result.summary.n_groups == 3
+    assert result.summary.rows_read == len(FRAME)
+    result.close()
+
+
+def test_a_group_alone_gives_what_it_gives_among_others(local: dict[str, pd.DataFrame]) -> None:
+    alone = FRAME[FRAME["region"] == "south"]
+    found = tables_of(PanelEffects(ESTIMATORS, seed=5).fit(alone, groups=["region"], **ROLES))
+    wanted = {name: frame[frame["group_id"].str.contains("south")].reset_index(drop=True) for name, frame in local.items()}
+    assert_equal(found, wanted)
+
+
+WANTED = {
+    "good": {"did", "sc", "sdid"},
+    "missing_null": {"did"},
+    "missing_row": {"did"},
+}
+REASONS = {
+    "missing_null": {("sc", "MissingCellsError", "declined"), ("sdid", "MissingCellsError", "declined")},
+    "missing_row": {("sc", "MissingCellsError", "declined"), ("sdid", "MissingCellsError", "declined")},
+    "duplicate": {(None, "DuplicateCellError", "failed")},
+    "treatment_two": {(None, "TreatmentValueError", "failed")},
+    "treatment_missing": {(None, "TreatmentValueError", "failed")},
+    "infinite": {(None, "OutcomeValueError", "failed")},
+    "unit_missing": {(None, "KeyValueError", "failed")},
+    "no_controls": {
+        ("did", "NotIdentifiedError", "declined"),
+        ("sc", "NoControlUnitsError", "declined"),
+        ("sdid", "NoControlUnitsError", "declined"),
+    },
+    "no_pre_periods": {
+        ("did", "NotIdentifiedError", "declined"),
+        ("sc", "NoPrePeriodsError", "declined"),
+        ("sdid", "NoPrePeriodsError", "declined"),
+    },
+    "no_treated": {
+        ("did", "NoTreatedCellsError", "declined"),
+        ("sc", "NoTreatedCellsError", "declined"),
+        ("sdid", "NoTreatedCellsError", "declined"),
+    },
+}
+
+
+def check_messy(result: PanelResult) -> None:
+    tables = tables_of(result)
+    effects, failures = tables["effects"], tables["failures"]
+    estimated = effects.groupby("region")["estimator"].agg(set).to_dict()
+    assert estimated == WANTED
+    regions = failures["group_id"].str.extract(r'"region":\{"string":"(\w+)"')[0]
+    failures = failures.where(failures.notna(), None)
+    found: dict[str, set[tuple[object, ...]]] = {}
+    for region, *reason in zip(regions, failures["estimator"], failures["error_class"], failures["kind"], strict=True):
+        found.setdefault(region, set()).add(tuple(reason))
+    assert found == REASONS
+    assert (failures["hint"].str.len() > 10).all()
+    assert (failures["n_rows"] > 0).all()
+    assert set(estimated) | set(found) == set(messy_panels()["region"])
+    summary = result.summary
+    assert (summary.n_groups, summary.n_succeeded, summary.n_declined, summary.n_failed) == (11, 3, 3, 5)
+
+
+def test_bad_groups_end_in_failures_and_missing_cells_in_the_right_number() -> None:
+    result = PanelEffects(["did", "sc", "sdid"]).fit(messy_panels(), groups=["region"], **ROLES)
+    check_messy(result)
+    effects = result.effects.set_index(["region", "estimator"])["estimate"]
+    assert effects["missing_null", "did"] == effects["missing_row", "did"]
+    good = long_panel().drop(index=long_panel().index[-1])
+    dummies = pd.get_dummies(good[["unit", "year"]].astype(str), dtype=float)
+    control = good["w"] == 0
+    coefficients = np.linalg.lstsq(dummies[control], good["y"][control], rcond=None)[0]
+    att = (good["y"] - dummies @ coefficients)[~control].mean()
+    assert effects["missing_row", "did"] == pytest.approx(att, abs=1e-9)
+
+
+@pytest.mark.spark
+def test_bad_groups_end_in_failures_on_spark_too(spark: SparkSession) -> None:
+    rows = spark.createDataFrame(messy_panels())
+    check_messy(PanelEffects(["did", "sc", "sdid"]).fit(rows, groups=["region"], **ROLES))
+
+
+def test_a_single_panel_needs_no_groups() -> None:
+    result = PanelEffects(["did"], variances=[]).fit(long_panel(), **ROLES)
+    assert result.effects["group_id"].tolist() == ["{}"]
+    assert result.variances.empty
+
+
+def test_a_variance_without_meaning_is_null_and_explained() -> None:
+    result = PanelEffects(["did"]).fit(long_panel(n_units=4, n_treated=2), **ROLES)
+    assert len(result.effects) == 1
+    row = result.variances.iloc[0]
+    assert np.isnan(row["std_error"])
+    assert row["n_replicates"] == 0
+    assert result.failures[["stage", "error_class", "kind"]].to_numpy().tolist() == [
+        ["variance:placebo", "TooFewControlsError", "declined"]
+    ]
+
+
+@pytest.mark.parametrize(("cells", "n_rows"), [("treated", 3), ("all", 120), ("none", 0)])
+def test_cells_are_kept_as_asked(cells: str, n_rows: int) -> None:
+    result = PanelEffects(["did"], variances=[], cells=cells).fit(long_panel(), **ROLES)  # type: ignore[arg-type]
+    assert len(result.cells) == n_rows
+
+
+def test_seeds_matter_where_placebos_are_drawn_and_only_there() -> None:
+    frame = long_panel(n_units=16, n_treated=3)
+    one, same, other = (
+        PanelEffects(["did"], variances=[{"name": "placebo", "replicates": 20}], seed=seed).fit(frame, **ROLES)
+        for seed in (1, 1, 2)
+    )
+    assert one.variances.equals(same.variances)
+    assert one.variances["std_error"][0] != other.variances["std_error"][0]
+    assert one.effects["estimate"].equals(other.effects["estimate"])
+
+
+@pytest.mark.parametrize(
+    ("job", "frame", "error"),
+    [
+        (PanelEffects(), long_panel().iloc[:0], EmptyInputError),
+        (PanelEffects(), long_panel().drop(columns="y"), InputError),
+        (PanelEffects(["nope"]), long_panel(), ConfigError),
+        (PanelEffects(confidence_level=1.0), long_panel(), ConfigError),
+        (PanelEffects(cells="some"), long_panel(), ConfigError),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_run_is_refused_before_it_runs(job: PanelEffects, frame: pd.DataFrame, error: type) -> None:
+    with pytest.raises(error):
+        job.fit(frame, **ROLES)
+
+
+def test_pandas_results_say_that_delta_needs_a_session() -> None:
+    result = PanelEffects(["did"], variances=[]).fit(long_panel(), **ROLES)
+    with pytest.raises(ConfigError, match="spark=spark"):
+        result.write("./nowhere")

@@ -1,0 +1,373 @@
+"""The job from configuration to Delta tables: once, whole, visible at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from causal_spark import PanelEffects
+from causal_spark.config import PanelEffectsConfig, parse_config
+from causal_spark.engine import run as running
+from causal_spark.errors import EmptyInputError, InputError, TableShapeError, TooManyFailuresError, WriteError
+from causal_spark.lake import tables as lake_tables
+from causal_spark.lake.locations import output_location
+from causal_spark.lake.runs import visible_run_ids
+from causal_spark.lake.schemas import TABLES, Column, group_columns
+from causal_spark.panel_effects_job import describe, main, report, run_job
+from tests.frames import ROLES, grouped, long_panel, messy_panels
+
+pytestmark = pytest.mark.spark
+FRAME = grouped(north=long_panel(seed=1), south=long_panel(seed=2))
+ROOT = Path(__file__).parent.parent
+
+
+def config_for(folder: Path, **changes: Any) -> PanelEffectsConfig:
+    tree: dict[str, Any] = {
+        "input": {"location": str(folder / "input")},
+        "columns": ROLES | {"groups": ["region"]},
+        "estimators": ["did", "sdid"],
+        "output": {"location": str(folder / "out")},
+    }
+    return parse_config(tree | changes)
+
+
+def save(spark: SparkSession, frame: pd.DataFrame, folder: Path, file_format: str = "delta") -> None:
+    rows = spark.createDataFrame(frame)
+    rows.write.format(file_format).mode("overwrite").option("header", "true").option("overwriteSchema", "true").save(str(folder / "input"))
+
+
+def read(spark: SparkSession, folder: Path, name: str) -> DataFrame:
+    return spark.read.format("delta").load(str(folder / "out" / name))
+
+
+def visible(spark: SparkSession, folder: Path, name: str) -> pd.DataFrame:
+    location = output_location(str(folder / "out"))
+    return read(spark, folder, name).join(visible_run_ids(spark, location), "run_id").toPandas()
+
+
+@pytest.fixture
+def folder(spark: SparkSession, tmp_path: Path) -> Path:
+    save(spark, FRAME, tmp_path)
+    return tmp_path
+
+
+def test_tables_hold_what_the_python_face_says_and_leave_no_scratch(spark: SparkSession, folder: Path) -> None:
+    written = run_job(spark, config_for(folder))
+    assert written.new
+    result = PanelEffects(["did", "sdid"]).fit(FRAME, groups=["region"], **ROLES)
+    keys = ["group_id", "estimator"]
+    found = read(spark, folder, "panel_effects").toPandas().sort_values(keys, ignore_index=True)
+    wanted = result.effects.sort_values(keys, ignore_index=True)
+    timeless = [column for column in wanted if column != "seconds"]
+    pd.testing.assert_frame_equal(found[timeless], wanted[timeless], check_exact=True, check_dtype=False)
+    assert set(found["run_id"]) == {written.run_id}
+    run = read(spark, folder, "runs").collect()
+    assert [(row["status"], row["n_groups"], row["n_succeeded"], row["rows_read"]) for row in run] == [
+        ("succeeded", 2, 2, len(FRAME))
+    ]
+    assert run[0]["rows_written"] == sum(len(getattr(result, name)) for name in
+        ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures"))
+    assert set(json.loads(run[0]["seconds_by_estimator"])) == {"did", "sdid"}
+    assert not list((folder / "out" / "_work").iterdir())
+
+
+def test_every_table_is_declared_as_the_contract_says(spark: SparkSession, folder: Path) -> None:
+    run_job(spark, config_for(folder))
+    groups = group_columns((("region", "STRING"),))
+    for name, table in TABLES.items():
+        fields = read(spark, folder, name).schema.fields
+        found = [
+            Column(field.name, field.dataType.simpleString().upper(), field.metadata["comment"]) for field in fields
+        ]
+        wanted = [Column(c.name, c.type, c.comment) for c in table.with_groups(groups).all_columns]
+        assert found == wanted
+        detail = spark.sql(f"DESCRIBE DETAIL delta.`{folder}/out/{name}`").collect()[0]
+        assert detail["minReaderVersion"] == 1
+        constraints = {key for key in detail["properties"] if key.startswith("delta.constraints.")}
+        assert constraints == {f"delta.constraints.{c.name}" for c in table.all_columns if c.check}
+        required = json.loads((folder / "out" / name / "_delta_log" / f"{0:020d}.json").read_text().split("\n")[1])
+        nullable = {f["name"]: f["nullable"] for f in json.loads(required["metaData"]["schemaString"])["fields"]}
+        assert nullable == {c.name: not c.required for c in table.with_groups(groups).all_columns}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("estimate", "double('NaN')"), ("pre_rmse", "-1D"), ("pre_rmse", "double('Infinity')")]
+)
+def test_impossible_numbers_cannot_be_written(spark: SparkSession, folder: Path, column: str, value: str) -> None:
+    from pyspark.sql import functions as F
+
+    run_job(spark, config_for(folder))
+    row = read(spark, folder, "panel_effects").limit(1).withColumn(column, F.expr(value))
+    with pytest.raises(Exception, match=f"DELTA_VIOLATE_CONSTRAINT.*{column}"):
+        row.write.format("delta").mode("append").save(str(folder / "out" / "panel_effects"))
+
+
+def test_deltalake_reads_every_table_with_sparks_values(spark: SparkSession, folder: Path) -> None:
+    save(spark, messy_panels(), folder)
+    run_job(spark, config_for(folder))
+    for name in TABLES:
+        ours = read(spark, folder, name).toPandas()
+        theirs = DeltaTable(str(folder / "out" / name)).to_pandas()[list(ours.columns)]
+        keys = [c for c in ours if c in ("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage")]
+        if keys:
+            ours, theirs = (frame.sort_values(keys, ignore_index=True) for frame in (ours, theirs))
+        for column in ours.select_dtypes("datetime"):
+            theirs[column] = theirs[column].dt.tz_localize(None).astype(ours[column].dtype)
+        assert len(theirs) > 0 or name == "tuning_path"
+        pd.testing.assert_frame_equal(theirs, ours, check_exact=True, check_dtype=False, obj=name)
+
+
+def test_a_rerun_is_a_no_op_that_says_so_and_force_makes_a_new_attempt(spark: SparkSession, folder: Path) -> None:
+    config = config_for(folder)
+    first = run_job(spark, config)
+    again = run_job(spark, config)
+    assert (again.new, again.run_id) == (False, first.run_id)
+    assert "already there" in report(spark, again)
+    assert read(spark, folder, "panel_effects").count() == 4
+    forced = run_job(spark, config, force=True)
+    assert forced.new
+    assert read(spark, folder, "panel_effects").count() == 8
+    assert set(visible(spark, folder, "panel_effects")["run_id"]) == {forced.run_id}
+
+
+@pytest.mark.parametrize("change", ["input", "config", "code"])
+def test_what_changed_is_run_again(
+    spark: SparkSession, folder: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_job(spark, config_for(folder))
+    if change == "input":
+        save(spark, FRAME.assign(y=FRAME["y"] * 2), folder)
+    if change == "code":
+        monkeypatch.setattr("causal_spark.engine.publish.code_version", lambda: "corrected")
+    second = run_job(spark, config_for(folder, seed=9) if change == "config" else config_for(folder))
+    assert second.new
+    assert second.run_key != first.run_key
+
+
+def test_the_users_own_run_key_decides(spark: SparkSession, folder: Path) -> None:
+    first = run_job(spark, config_for(folder, run_key="nightly-2024-01-01"))
+    second = run_job(spark, config_for(folder, run_key="nightly-2024-01-01", seed=9))
+    assert (first.run_key, second.new) == ("nightly-2024-01-01", False)
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv"])
+def test_files_without_versions_are_known_by_their_listing(
+    spark: SparkSession, tmp_path: Path, file_format: str
+) -> None:
+    save(spark, FRAME, tmp_path, file_format)
+    config = config_for(tmp_path, input={"location": str(tmp_path / "input"), "format": file_format})
+    assert run_job(spark, config).new
+    assert not run_job(spark, config).new
+    save(spark, FRAME.assign(y=FRAME["y"] + 1), tmp_path, file_format)
+    assert run_job(spark, config).new
+
+
+def test_views_are_known_by_their_content(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql("CREATE SCHEMA IF NOT EXISTS raw")
+    spark.createDataFrame(FRAME).write.mode("overwrite").format("parquet").saveAsTable("raw.panels")
+    config = config_for(tmp_path, input={"location": "raw.panels"})
+    assert run_job(spark, config).new
+    assert not run_job(spark, config).new
+
+
+def test_a_catalog_schema_takes_the_tables(spark: SparkSession, folder: Path) -> None:
+    spark.sql("CREATE SCHEMA IF NOT EXISTS effects_out")
+    output = {"location": "spark_catalog.effects_out", "work_location": str(folder / "work")}
+    written = run_job(spark, config_for(folder, output=output))
+    assert spark.table("effects_out.panel_effects").count() == 4
+    assert not run_job(spark, config_for(folder, output=output)).new
+    assert "did" in report(spark, written)
+
+
+class KilledError(BaseException):
+    """Stands for a process that is gone: nothing in the job may catch it."""
+
+
+def test_a_killed_run_shows_nothing_and_the_next_goes_on_where_it_was(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("causal_spark.engine.plan.WAVE_SECONDS", 1e-3)
+    ran: list[int] = []
+    original = running._run_wave
+
+    def dies_at_the_second_wave(packed: Any, work: Any, plan: Any, wave: Any, path: str) -> None:
+        if wave.number == 1 and not ran.count(-1):
+            ran.append(-1)
+            raise KilledError
+        ran.append(wave.number)
+        original(packed, work, plan, wave, path)
+
+    monkeypatch.setattr(running, "_run_wave", dies_at_the_second_wave)
+    with pytest.raises(KilledError):
+        run_job(spark, config_for(folder))
+    assert not (folder / "out" / "runs").exists()
+    with caplog.at_level(logging.INFO, "causal_spark"):
+        written = run_job(spark, config_for(folder))
+    assert ran == [0, -1, 1]
+    assert "wave 1/2: taken over" in caplog.text
+    assert written.new
+    assert visible(spark, folder, "panel_effects")["region"].value_counts().to_dict() == {"north": 2, "south": 2}
+
+
+@pytest.mark.parametrize("dies_at", ["panel_cells", "runs"])
+def test_a_run_killed_between_commits_shows_nothing_half(
+    spark: SparkSession, folder: Path, dies_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = lake_tables.append_rows
+
+    def dies(place: Any, rows: DataFrame, commit: Any) -> None:
+        if place.address.endswith(dies_at):
+            raise KilledError
+        original(place, rows, commit)
+
+    monkeypatch.setattr(lake_tables, "append_rows", dies)
+    monkeypatch.setattr("causal_spark.lake.runs.append_rows", dies)
+    with pytest.raises(KilledError):
+        run_job(spark, config_for(folder))
+    location = output_location(str(folder / "out"))
+    if (folder / "out" / "runs").exists():
+        assert visible_run_ids(spark, location).count() == 0
+    monkeypatch.undo()
+    run_job(spark, config_for(folder))
+    assert len(visible(spark, folder, "panel_effects")) == 4
+    assert len(visible(spark, folder, "panel_cells")) == 12
+
+
+def test_a_repeated_append_of_the_same_attempt_changes_nothing(spark: SparkSession, folder: Path) -> None:
+    written = run_job(spark, config_for(folder))
+    place = output_location(written.location).table("panel_effects")
+    rows = read(spark, folder, "panel_effects")
+    lake_tables.append_rows(place, rows, lake_tables.Commit(written.run_id, written.run_key, "0"))
+    assert read(spark, folder, "panel_effects").count() == 4
+
+
+def test_rows_that_do_not_land_are_noticed(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake_tables, "append_rows", lambda place, rows, commit: None)
+    with pytest.raises(WriteError, match="panel_effects: 0 of 4"):
+        run_job(spark, config_for(folder))
+    assert not (folder / "out" / "runs").exists()
+
+
+def test_a_lost_group_is_a_failure_and_not_a_silence(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = running._run_wave
+
+    def forgets_south(packed: DataFrame, work: Any, plan: Any, wave: Any, path: str) -> None:
+        original(packed.where("region <> 'south'"), work, plan, wave, path)
+
+    monkeypatch.setattr(running, "_run_wave", forgets_south)
+    run_job(spark, config_for(folder))
+    failures = read(spark, folder, "failures").collect()
+    assert [(row["group_id"], row["error_class"]) for row in failures] == [
+        ('{"region":{"string":"south"}}', "LostGroupError")
+    ]
+    assert read(spark, folder, "runs").collect()[0]["n_failed"] == 1
+
+
+def test_too_many_failures_show_their_reasons_and_no_results(spark: SparkSession, folder: Path) -> None:
+    save(spark, grouped(good=long_panel(), bad=pd.concat([long_panel()] * 2), worse=long_panel().assign(w=2)), folder)
+    with pytest.raises(TooManyFailuresError, match="2 of 3 groups failed"):
+        run_job(spark, config_for(folder))
+    assert read(spark, folder, "runs").collect()[0]["status"] == "failed"
+    assert read(spark, folder, "failures").count() == 2
+    assert not (folder / "out" / "panel_effects").exists()
+    assert run_job(spark, config_for(folder, max_failed_fraction=0.7)).new
+
+
+def test_another_shape_of_groups_is_refused_and_named(spark: SparkSession, folder: Path) -> None:
+    run_job(spark, config_for(folder))
+    save(spark, FRAME.rename(columns={"region": "area"}), folder)
+    other = config_for(folder, columns=ROLES | {"groups": ["area"]})
+    # The other overwrite changes the schema of the input, so it needs its own folder.
+    with pytest.raises(TableShapeError, match=r"lacks \[area string\] and has \[region string\]"):
+        run_job(spark, other)
+
+
+def test_columns_are_renamed_on_reading(spark: SparkSession, folder: Path) -> None:
+    save(spark, FRAME.rename(columns={"region": "estimate"}), folder)
+    columns = ROLES | {"groups": ["region"], "rename": {"estimate": "region"}}
+    assert run_job(spark, config_for(folder, columns=columns)).new
+    with pytest.raises(InputError, match="renames|rename names 'nope'"):
+        run_job(spark, config_for(folder, columns=columns | {"rename": {"nope": "region"}}))
+
+
+def test_an_empty_input_is_refused(spark: SparkSession, folder: Path) -> None:
+    spark.createDataFrame(FRAME).limit(0).write.format("delta").mode("overwrite").save(str(folder / "input"))
+    with pytest.raises(EmptyInputError):
+        run_job(spark, config_for(folder))
+
+
+def test_a_dry_run_tells_what_would_happen_and_writes_no_result(spark: SparkSession, folder: Path) -> None:
+    text = describe(spark, config_for(folder))
+    for word in ("north", "south", "did sdid", "120", "panel_effects", "core seconds", "placebo"):
+        assert word in text
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, 0),
+        ({"estimators": ["nope"]}, 2),
+        ({"output": {"location": "nowhere"}}, 2),
+        ({"columns": ROLES | {"groups": ["nope"]}}, 3),
+        ({"input": {"location": "/nowhere/at/all"}}, 3),
+        ({"input": {"location": "example:polices"}}, 2),
+        ({"max_failed_fraction": 0.0, "columns": ROLES | {"groups": []}}, 4),
+    ],
+)
+def test_exit_codes(spark: SparkSession, folder: Path, changes: dict[str, Any], code: int) -> None:
+    tree = json.loads(config_for(folder).model_dump_json()) | changes
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert main(["--config", str(path)]) == code
+
+
+def test_results_of_pandas_and_spark_frames_can_be_written_once(spark: SparkSession, tmp_path: Path) -> None:
+    fits = [
+        PanelEffects(["did"]).fit(frame, groups=["region"], **ROLES) for frame in (FRAME, spark.createDataFrame(FRAME))
+    ]
+    first = fits[0].write(str(tmp_path / "out"), spark=spark)
+    again = fits[0].write(str(tmp_path / "out"), spark=spark)
+    assert (first.new, again.new) == (True, False)
+    second = fits[1].write(str(tmp_path / "out"), force=True)
+    assert second.new
+    frames = [
+        read(spark, tmp_path, "panel_effects").where(f"run_id = '{run.run_id}'").drop("run_id", "seconds").toPandas()
+        for run in (first, second)
+    ]
+    pd.testing.assert_frame_equal(*(frame.sort_values("group_id", ignore_index=True) for frame in frames))
+
+
+def test_spark_submit_runs_the_example_into_delta(tmp_path: Path) -> None:
+    spark_submit = Path(sys.executable).parent / "spark-submit"
+    settings = ["estimators=[did, sdid]", f"output.location={tmp_path}/out"]
+    command = [str(spark_submit), "jobs/panel_effects.py", "--config", "conf/panel_effects.yaml"]
+    done = subprocess.run(
+        [*command, *(part for setting in settings for part in ("--set", setting))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "wave 1/1: 7 groups done, 0 declined, 0 failed" in done.stderr
+    effects = DeltaTable(str(tmp_path / "out" / "panel_effects")).to_pandas()
+    sdid = effects[(effects["source"] == "prop99") & (effects["estimator"] == "sdid")]["estimate"].item()
+    assert sdid == pytest.approx(-15.6054, abs=0.005)
+    assert f"{tmp_path}/out" in done.stdout
+    assert "-15.605" in done.stdout
