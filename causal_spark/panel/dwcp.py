@@ -211,13 +211,8 @@ class _Cells:
 
         Those whose leverage in the equally weighted fit is below 1; on a cycle it is at least 1 / (its length) below.
         """
-        result = np.zeros(self.controls.shape, dtype=bool)
-        for column in range(self.controls.shape[1]):
-            rows = np.flatnonzero(self.controls[:, column])
-            if rows.size:
-                leverage = _fit_and_leverage(self.outcome, self.mask, rows, column)[1]
-                result[rows, column] = leverage < 1.0 - 0.25 / sum(self.controls.shape)
-        return result
+        leverage = _leverages(self.mask)
+        return np.asarray(self.controls & (leverage < 1.0 - 0.25 / sum(self.controls.shape)))
 
 
 class _LeaveOneOut:
@@ -264,6 +259,17 @@ def _fit_and_leverage(outcome: Floats, weights: Floats, rows: Ints, column: int)
     spread = np.einsum("kt,ts,ks->k", contrast, operator.inverse[0], contrast, optimize=True)
     own_weight = weights[rows, column]
     return alpha[0, rows] + beta[0, column], own_weight * (1.0 / operator.row_weight[0, rows] + spread)
+
+
+def _leverages(weights: Floats) -> Floats:
+    """(n_units, n_periods): leverage of every cell in one weighted two-way fit."""
+    if weights.shape[0] < weights.shape[1]:
+        return _leverages(np.ascontiguousarray(weights.T)).T
+    operator = TwoWayOperator(weights[None])
+    share, inverse = weights / operator.row_weight[0, :, None], operator.inverse[0]
+    crossed = share @ inverse
+    own = 1.0 / operator.row_weight[0] + np.einsum("it,it->i", crossed, share)
+    return np.asarray(weights * (own[:, None] + np.diag(inverse) - 2.0 * crossed))
 
 
 def dwcp_cost(size: PanelSize, options: DwcpOptions = _DEFAULTS, tune: bool = True) -> float:

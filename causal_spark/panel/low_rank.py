@@ -32,6 +32,8 @@ _BLOCK = 1_500_000
 _GAP_PER_TOLERANCE = 10.0
 _PATIENCE = 20
 _QUICK_SWEEPS = 60
+# A longer side's effects are not solved within a half step: that takes a system as wide as the side.
+_JOINT_ROWS = 600
 # Singular values below this share of the largest do not count towards the rank of L.
 _RANK_SHARE = 1e-3
 
@@ -178,9 +180,10 @@ class _Batch:
         narrow = width < self.weights.shape[2]
         operator = self.operator.take(chosen)
         row_scale = None
-        if both:
+        if both and self.weights.shape[1] <= _JOINT_ROWS:
             row_scale = TwoWayOperator(np.ascontiguousarray(np.swapaxes(operator.weights, 1, 2))).scale
-        problem = _Sweeper(self.outcome, operator, row_scale, self.lambda_nn[chosen])
+        scales = (operator.scale if both else None, row_scale)
+        problem = _Sweeper(self.outcome, operator, scales, self.lambda_nn[chosen])
         start = vectors * np.sqrt(singular + 1e-3)[:, None, :]
         state = np.concatenate([start, self.beta[chosen][:, :, None]], axis=2)
         accelerator = _Anderson(state.shape)
@@ -232,14 +235,21 @@ class _Batch:
 class _Sweeper:
     """The closed-form half steps of a batch. A state is (B, beta): (n, n_columns, width + 1)."""
 
-    def __init__(self, outcome: Floats, operator: TwoWayOperator, row_scale: Floats | None, lambda_nn: Floats) -> None:
-        self.row_scale = row_scale
+    def __init__(
+        self,
+        outcome: Floats,
+        operator: TwoWayOperator,
+        scales: tuple[Floats | None, Floats | None],
+        lambda_nn: Floats,
+    ) -> None:
         self.outcome, self.operator, self.lambda_nn = outcome, operator, lambda_nn
+        self.scales = scales
         self.weighted = operator.weights * outcome
 
     def take(self, kept: Ints) -> _Sweeper:
         other = object.__new__(_Sweeper)
-        other.row_scale = None if self.row_scale is None else self.row_scale[kept]
+        columns, rows = self.scales
+        other.scales = (None if columns is None else columns[kept], None if rows is None else rows[kept])
         other.outcome, other.operator = self.outcome, self.operator.take(kept)
         other.lambda_nn, other.weighted = self.lambda_nn[kept], self.weighted[kept]
         return other
@@ -249,15 +259,16 @@ class _Sweeper:
         weights, weighted = self.operator.weights, self.weighted
         across, weighted_across = np.swapaxes(weights, 1, 2), np.swapaxes(weighted, 1, 2)
         right, beta = state[:, :, :-1], state[:, :, -1]
-        if self.row_scale is None:
-            left, alpha, _ = half_step(weights, weighted, right, beta, self.lambda_nn, None)
-            alpha, beta = self.operator.effects(weighted - weights * (left @ np.swapaxes(right, 1, 2)))
-            right, beta, _ = half_step(across, weighted_across, left, alpha, self.lambda_nn, None)
-            alpha, beta = self.operator.effects(weighted - weights * (left @ np.swapaxes(right, 1, 2)))
-        else:
-            left, alpha, _ = half_step(weights, weighted, right, beta, self.lambda_nn, self.operator.scale)
-            right, beta, alpha = half_step(across, weighted_across, left, alpha, self.lambda_nn, self.row_scale)
+        left, alpha, beta = half_step(weights, weighted, right, beta, self.lambda_nn, self.scales[0])
+        if self.scales[0] is None:
+            alpha, beta = self._effects(left, right)
+        right, beta, alpha = half_step(across, weighted_across, left, alpha, self.lambda_nn, self.scales[1])
+        if self.scales[1] is None:
+            alpha, beta = self._effects(left, right)
         return np.concatenate([right, beta[:, :, None]], axis=2), left, alpha
+
+    def _effects(self, left: Floats, right: Floats) -> tuple[Floats, Floats]:
+        return self.operator.effects(self.weighted - self.operator.weights * (left @ np.swapaxes(right, 1, 2)))
 
     def gap(self, image: Floats, left: Floats, alpha: Floats) -> Floats:
         """(n,): duality gap over the primal objective."""

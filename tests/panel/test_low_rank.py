@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from causal_spark.panel import low_rank
 from causal_spark.panel.low_rank import LowRankFits, low_rank_fit
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells, two_way_fit
 from causal_spark.panel.types import Floats
@@ -128,6 +129,22 @@ def test_weights_over_many_orders_of_magnitude_give_finite_certified_predictions
     fits = low_rank_fit(outcome, decay[None], np.array([1e-3]), (np.array([0]), np.array([9])), 1e-6)
     assert fits.converged.all()
     assert np.isfinite(fits.predictions()).all()
+
+
+def test_a_panel_with_many_units_is_solved_without_a_system_as_wide_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcome = panels.untreated_outcomes(30, 8, seed=6)
+    outcome /= outcome.std()
+    weights = np.exp(-0.5 * np.abs(np.arange(8) - 7)) * np.ones((1, 30, 1))
+    weights[0, 25:, 6:] = 0.0
+    cell = (np.array([29]), np.array([7]))
+    joint = low_rank_fit(outcome, weights, np.array([0.3]), cell, 1e-8)
+    monkeypatch.setattr(low_rank, "_JOINT_ROWS", 10)
+    apart = low_rank_fit(outcome, weights, np.array([0.3]), cell, 1e-8)
+    assert apart.converged.all()
+    assert apart.predictions_at(*cell)[0] == pytest.approx(joint.predictions_at(*cell)[0], abs=1e-6)
+    assert (apart.sweeps != joint.sweeps).any()
 
 
 def test_a_large_or_infinite_penalty_leaves_the_two_way_fit() -> None:
