@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
-from rapidfuzz import process
 
-from causal_spark.errors import ConfigError
+from causal_spark.errors import ConfigError, did_you_mean
 
 _COLUMNS = ["source", "outcome_name", "unit", "year", "outcome", "treated"]
 _PLACEBO_PERIODS = 10
@@ -87,9 +86,7 @@ def load_example(name: str) -> pd.DataFrame:
 
     """
     if name not in _LOADERS:
-        nearest = process.extractOne(name, list(_LOADERS), score_cutoff=60)
-        guess = f"Did you mean '{nearest[0]}'? " if nearest else ""
-        raise ConfigError(f"There is no example named '{name}'.", f"{guess}Known examples: {', '.join(EXAMPLES)}.")
+        raise ConfigError(f"There is no example named {name!r}.", did_you_mean(name, EXAMPLES))
     return _LOADERS[name]()
 
 

@@ -8,7 +8,9 @@ import pandas as pd
 ROLES = {"unit": "unit", "time": "year", "outcome": "y", "treatment": "w"}
 
 
-def long_panel(n_units: int = 12, n_periods: int = 10, n_treated: int = 1, effect: float = 1.0, seed: int = 0) -> pd.DataFrame:
+def long_panel(
+    n_units: int = 12, n_periods: int = 10, n_treated: int = 1, effect: float = 1.0, seed: int = 0
+) -> pd.DataFrame:
     """A block panel: the first units are treated in the last three periods."""
     rng = np.random.default_rng(seed)
     outcome = rng.normal(size=(n_units, 1)) + np.cumsum(rng.normal(size=n_periods)) * 0.3

@@ -119,7 +119,7 @@ def test_texas_prisons_hold_the_published_numbers(policies):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("polices", "Did you mean 'policies'?"), ("zzz", "Known examples: policies."), ("", "Known examples: policies.")],
+    [("polices", "Did you mean 'policies'?"), ("zzz", "Known: policies."), ("", "Known: policies.")],
 )
 def test_unknown_example_is_refused_with_a_remedy(name, hint):
     with pytest.raises(ConfigError, match=f"no example named '{name}'") as caught:

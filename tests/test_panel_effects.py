@@ -67,7 +67,9 @@ def test_spark_gives_the_bits_of_pandas_however_rows_are_spread(
 def test_a_group_alone_gives_what_it_gives_among_others(local: dict[str, pd.DataFrame]) -> None:
     alone = FRAME[FRAME["region"] == "south"]
     found = tables_of(PanelEffects(ESTIMATORS, seed=5).fit(alone, groups=["region"], **ROLES))
-    wanted = {name: frame[frame["group_id"].str.contains("south")].reset_index(drop=True) for name, frame in local.items()}
+    wanted = {
+        name: frame[frame["group_id"].str.contains("south")].reset_index(drop=True) for name, frame in local.items()
+    }
     assert_equal(found, wanted)
 
 

@@ -43,7 +43,9 @@ def config_for(folder: Path, **changes: Any) -> PanelEffectsConfig:
 
 def save(spark: SparkSession, frame: pd.DataFrame, folder: Path, file_format: str = "delta") -> None:
     rows = spark.createDataFrame(frame)
-    rows.write.format(file_format).mode("overwrite").option("header", "true").option("overwriteSchema", "true").save(str(folder / "input"))
+    rows.write.format(file_format).mode("overwrite").option("header", "true").option("overwriteSchema", "true").save(
+        str(folder / "input")
+    )
 
 
 def read(spark: SparkSession, folder: Path, name: str) -> DataFrame:
@@ -75,8 +77,10 @@ def test_tables_hold_what_the_python_face_says_and_leave_no_scratch(spark: Spark
     assert [(row["status"], row["n_groups"], row["n_succeeded"], row["rows_read"]) for row in run] == [
         ("succeeded", 2, 2, len(FRAME))
     ]
-    assert run[0]["rows_written"] == sum(len(getattr(result, name)) for name in
-        ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures"))
+    assert run[0]["rows_written"] == sum(
+        len(getattr(result, name))
+        for name in ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures")
+    )
     assert set(json.loads(run[0]["seconds_by_estimator"])) == {"did", "sdid"}
     assert not list((folder / "out" / "_work").iterdir())
 
@@ -118,7 +122,9 @@ def test_deltalake_reads_every_table_with_sparks_values(spark: SparkSession, fol
     for name in TABLES:
         ours = read(spark, folder, name).toPandas()
         theirs = DeltaTable(str(folder / "out" / name)).to_pandas()[list(ours.columns)]
-        keys = [c for c in ours if c in ("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage")]
+        keys = [
+            c for c in ours if c in ("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage")
+        ]
         if keys:
             ours, theirs = (frame.sort_values(keys, ignore_index=True) for frame in (ours, theirs))
         for column in ours.select_dtypes("datetime"):
@@ -140,18 +146,16 @@ def test_a_rerun_is_a_no_op_that_says_so_and_force_makes_a_new_attempt(spark: Sp
     assert set(visible(spark, folder, "panel_effects")["run_id"]) == {forced.run_id}
 
 
-@pytest.mark.parametrize("change", ["input", "config", "code"])
-def test_what_changed_is_run_again(
-    spark: SparkSession, folder: Path, change: str, monkeypatch: pytest.MonkeyPatch
+def test_what_changed_in_input_configuration_or_code_is_run_again(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run_job(spark, config_for(folder))
-    if change == "input":
-        save(spark, FRAME.assign(y=FRAME["y"] * 2), folder)
-    if change == "code":
-        monkeypatch.setattr("causal_spark.engine.publish.code_version", lambda: "corrected")
-    second = run_job(spark, config_for(folder, seed=9) if change == "config" else config_for(folder))
-    assert second.new
-    assert second.run_key != first.run_key
+    runs = [run_job(spark, config_for(folder)), run_job(spark, config_for(folder, seed=9))]
+    save(spark, FRAME.assign(y=FRAME["y"] * 2), folder)
+    runs.append(run_job(spark, config_for(folder)))
+    monkeypatch.setattr("causal_spark.engine.publish.code_version", lambda: "corrected")
+    runs.append(run_job(spark, config_for(folder)))
+    assert all(run.new for run in runs)
+    assert len({run.run_key for run in runs}) == 4
 
 
 def test_the_users_own_run_key_decides(spark: SparkSession, folder: Path) -> None:
@@ -251,9 +255,7 @@ def test_a_repeated_append_of_the_same_attempt_changes_nothing(spark: SparkSessi
     assert read(spark, folder, "panel_effects").count() == 4
 
 
-def test_rows_that_do_not_land_are_noticed(
-    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_do_not_land_are_noticed(spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lake_tables, "append_rows", lambda place, rows, commit: None)
     with pytest.raises(WriteError, match="panel_effects: 0 of 4"):
         run_job(spark, config_for(folder))
@@ -291,7 +293,6 @@ def test_another_shape_of_groups_is_refused_and_named(spark: SparkSession, folde
     run_job(spark, config_for(folder))
     save(spark, FRAME.rename(columns={"region": "area"}), folder)
     other = config_for(folder, columns=ROLES | {"groups": ["area"]})
-    # The other overwrite changes the schema of the input, so it needs its own folder.
     with pytest.raises(TableShapeError, match=r"lacks \[area string\] and has \[region string\]"):
         run_job(spark, other)
 
@@ -300,7 +301,7 @@ def test_columns_are_renamed_on_reading(spark: SparkSession, folder: Path) -> No
     save(spark, FRAME.rename(columns={"region": "estimate"}), folder)
     columns = ROLES | {"groups": ["region"], "rename": {"estimate": "region"}}
     assert run_job(spark, config_for(folder, columns=columns)).new
-    with pytest.raises(InputError, match="renames|rename names 'nope'"):
+    with pytest.raises(InputError, match="rename names 'nope'"):
         run_job(spark, config_for(folder, columns=columns | {"rename": {"nope": "region"}}))
 
 
@@ -365,7 +366,7 @@ def test_spark_submit_runs_the_example_into_delta(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "wave 1/1: 7 groups done, 0 declined, 0 failed" in done.stderr
+    assert "wave 1/1: 7 groups done, 0 declined, 0 failed" in done.stdout
     effects = DeltaTable(str(tmp_path / "out" / "panel_effects")).to_pandas()
     sdid = effects[(effects["source"] == "prop99") & (effects["estimator"] == "sdid")]["estimate"].item()
     assert sdid == pytest.approx(-15.6054, abs=0.005)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from causal_spark.engine.columns import ARROW_TYPES
 from causal_spark.engine.pack import unpack
@@ -96,13 +97,15 @@ def run_groups(groups: Iterable[Group], work: Work) -> Iterator[pa.RecordBatch]:
     names = [FAILURES.name, *work.tables]
     waiting: list[dict[str, Any]] = []
     held = 0
-    for group in groups:
-        for row in _parts(group, work.run(group), work):
-            waiting.append(row)
-            held += 1 + sum(len(row[name]) for name in names)
-        if held >= BATCH_ROWS:
-            yield pa.RecordBatch.from_pylist(waiting, schema)
-            waiting, held = [], 0
+    # The last bits of a product depend on how many threads share it, and a task has one core anyway.
+    with threadpool_limits(limits=1):
+        for group in groups:
+            for row in _parts(group, work.run(group), work):
+                waiting.append(row)
+                held += 1 + sum(len(row[name]) for name in names)
+            if held >= BATCH_ROWS:
+                yield pa.RecordBatch.from_pylist(waiting, schema)
+                waiting, held = [], 0
     if waiting:
         yield pa.RecordBatch.from_pylist(waiting, schema)
 

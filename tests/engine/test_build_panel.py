@@ -20,7 +20,9 @@ from causal_spark.errors import (
 def rows(unit: list, time: list, outcome: list, treatment: list, **covariates: list) -> pa.Table:
     columns = {"_unit": unit, "_time": time, "_outcome": pa.array(outcome, pa.float64()), "_treatment": treatment}
     columns["_treatment"] = pa.array(treatment, pa.float64())
-    return pa.table(columns | {f"_covariate_{name}": pa.array(values, pa.float64()) for name, values in covariates.items()})
+    return pa.table(
+        columns | {f"_covariate_{name}": pa.array(values, pa.float64()) for name, values in covariates.items()}
+    )
 
 
 def test_cells_land_at_their_sorted_unit_and_period_whatever_the_row_order() -> None:
@@ -75,7 +77,5 @@ def test_covariates_may_be_missing_only_where_the_outcome_is() -> None:
     ],
 )
 def test_times_keep_their_meaning_as_labels(values: pa.Array, labels: list[str]) -> None:
-    table = pa.table(
-        {"_unit": ["a", "a"], "_time": values, "_outcome": [1.0, 2.0], "_treatment": pa.array([0.0, 0.0])}
-    )
+    table = pa.table({"_unit": ["a", "a"], "_time": values, "_outcome": [1.0, 2.0], "_treatment": pa.array([0.0, 0.0])})
     assert [label(period) for period in build_panel(table).periods] == labels

@@ -9,12 +9,12 @@ from functools import cache
 import numpy as np
 import pytest
 import synthdid
-from tests.panel.panels import block_panel, cps, prop99, pwt
 
 from causal_spark.panel.difp import difp
 from causal_spark.panel.sc import sc
 from causal_spark.panel.sdid import sdid
 from causal_spark.panel.summary import att
+from tests.panel.panels import block_panel, cps, prop99, pwt
 
 SHAPES = [(12, 10, 1, 3), (20, 15, 2, 4), (30, 12, 5, 5), (40, 30, 10, 10), (15, 40, 3, 8)]
 PANELS = {

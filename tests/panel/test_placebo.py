@@ -2,7 +2,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel
 
 from causal_spark.errors import MissingCellsError, NotIdentifiedError, NoTreatedCellsError, TooFewControlsError
 from causal_spark.panel.did import DidOptions, did
@@ -20,6 +19,7 @@ from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.sdid import SdidOptions, sdid
 from causal_spark.panel.summary import att
 from causal_spark.panel.types import PanelSize, Penalties
+from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel
 
 
 def standard_error(panel, name, **options):

@@ -2,7 +2,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel, treated_from
 
 from causal_spark.errors import (
     MissingCellsError,
@@ -19,6 +18,7 @@ from causal_spark.panel.sc import ScOptions, sc
 from causal_spark.panel.sdid import SdidOptions, sdid
 from causal_spark.panel.summary import att, effect_cells, summarise
 from causal_spark.panel.types import Penalties
+from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel, treated_from
 
 METHODS = pytest.mark.parametrize("method", [sc, difp, sdid], ids=lambda f: f.__name__)
 

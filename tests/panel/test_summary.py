@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.panel.panels import block_panel, panel_of, staggered_panel, treated_from
 from scipy import stats
 
 from causal_spark.errors import NotIdentifiedError
@@ -12,6 +11,7 @@ from causal_spark.panel.inference import interval
 from causal_spark.panel.sdid import sdid
 from causal_spark.panel.summary import effect_cells, summarise
 from causal_spark.panel.types import Fit
+from tests.panel.panels import block_panel, panel_of, staggered_panel, treated_from
 
 
 @pytest.fixture
