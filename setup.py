@@ -61,7 +61,7 @@ setup(
         "pyarrow>=18",  # batches between the JVM and Python, the least pyspark 4.2 accepts
         "pydantic>=2.7",  # checks the configuration and names the key that is wrong
         "PyYAML>=6.0",  # reads conf/*.yaml
-        "threadpoolctl>=3.5",  # one thread per task for linear algebra, so that bits do not depend on the machine's cores
+        "threadpoolctl>=3.5",  # one thread per task for linear algebra: bits must not depend on cores
     ],
     extras_require=EXTRAS,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from causal_spark.engine.keys import canonical_json
 from causal_spark.engine.panels import Cells, EstimatorTask, VarianceTask
 from causal_spark.engine.source import Format
 from causal_spark.errors import ConfigError, did_you_mean
@@ -69,10 +69,7 @@ class PanelEffectsConfig(_Strict):
 
     def identity(self) -> str:
         """What makes two runs the same, as JSON: everything but where results and scratch files go."""
-        return json.dumps(
-            self.model_dump(mode="json", exclude={"output": {"location", "work_location"}, "run_key": True}),
-            sort_keys=True,
-        )
+        return canonical_json(self.model_dump(exclude={"output": {"location", "work_location"}, "run_key": True}))
 
 
 def load_config(path: str, settings: Sequence[str] = ()) -> PanelEffectsConfig:

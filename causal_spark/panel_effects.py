@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from causal_spark.config import CLASSIC_ESTIMATORS, Method, estimator_tasks, variance_tasks
 from causal_spark.engine.columns import column_types, panel_columns
+from causal_spark.engine.keys import canonical_json
 from causal_spark.engine.panels import Cells, PanelWork
 from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
 from causal_spark.engine.run import LocalRun, RunSummary, SparkRun, require_rows, run_in_process, run_on_spark
@@ -219,7 +219,7 @@ class PanelEffects:
         )
 
     def _identity(self, work: PanelWork) -> str:
-        return json.dumps(
+        return canonical_json(
             {
                 "columns": {column.name: column.source for column in work.columns.all},
                 "estimators": list(self.estimators),
@@ -227,8 +227,7 @@ class PanelEffects:
                 "confidence_level": self.confidence_level,
                 "seed": self.seed,
                 "cells": self.cells,
-            },
-            sort_keys=True,
+            }
         )
 
 
@@ -238,10 +237,10 @@ def _scratch(spark: SparkSession, work_location: str | None) -> tuple[str, Calla
         if not place.is_path:
             raise LocationError(f"work_location {work_location!r} is not a folder.", "Name a folder or URL.")
         return place.address, lambda: None
-    master = spark.conf.get("spark.master", "")
-    if not str(master).startswith("local"):
+    remote = "connect" in type(spark).__module__
+    if remote or not str(spark.conf.get("spark.master", "")).startswith("local"):
         raise LocationError(
-            "A cluster needs a work location that driver and workers share.",
+            "Spark Connect and clusters need a work location that driver and workers share.",
             "Pass work_location=: a folder, a volume or a URL.",
         )
     folder = tempfile.mkdtemp(prefix="causal_spark_")

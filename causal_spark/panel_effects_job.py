@@ -47,7 +47,12 @@ _SHOWN = 40
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job as the command line says and return its exit code (0: done, or nothing to do)."""
-    parser = argparse.ArgumentParser(prog="panel_effects", description="Effects of policies on panels, into Delta.")
+    parser = argparse.ArgumentParser(
+        prog="panel_effects",
+        description="Effects of policies on panels, into Delta.",
+        epilog="Exit codes: 0 done or nothing to do, 2 configuration, 3 input, 4 too many groups failed, 5 tables could "
+        "not be written, 1 anything else.",
+    )
     parser.add_argument("--config", required=True, help="YAML file; conf/panel_effects.yaml documents every key")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
     parser.add_argument("--dry-run", action="store_true", help="show groups, sizes, cost and tables; run nothing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +23,19 @@ def group_id(key: Mapping[str, Any], types: Mapping[str, str]) -> str:
     """
     tagged = {name: {types[name].lower(): _plain(value)} for name, value in key.items()}
     return json.dumps(tagged, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is the same for equal values and that every reader takes: infinities become text."""
+
+    def strict(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {str(key): strict(inner) for key, inner in part.items()}
+        if isinstance(part, list | tuple):
+            return [strict(inner) for inner in part]
+        return str(part) if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(strict(value), sort_keys=True, ensure_ascii=False)
 
 
 def seed_for(run_seed: int, group: str, purpose: str) -> int:

@@ -253,7 +253,7 @@ TUNING_PATH = TableSchema(
         _ESTIMATOR,
         Column("step", "INT", "Order in which candidates were scored, from 0.", True, "step >= 0"),
         *_PENALTIES,
-        _number("criterion", "Score of the candidate, smaller is better; NULL where it was abandoned."),
+        _number("criterion", "Score of the candidate, smaller is better; a lower bound where it was abandoned."),
     ),
 )
 

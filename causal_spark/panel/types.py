@@ -34,10 +34,12 @@ class Panel:
 
     @property
     def n_units(self) -> int:
+        """Number of rows."""
         return int(self.outcome.shape[0])
 
     @property
     def n_periods(self) -> int:
+        """Number of columns."""
         return int(self.outcome.shape[1])
 
     @property

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from causal_spark.engine.keys import group_id, seed_for
+from causal_spark.engine.keys import canonical_json, group_id, seed_for
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,7 @@ def test_seeds_differ_by_run_group_and_purpose_and_not_by_process() -> None:
     code = "from causal_spark.engine.keys import seed_for; print(seed_for(0, 'a', 'x'))"
     elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(elsewhere.stdout) == seed_for(0, "a", "x")
+
+
+def test_configurations_are_strict_json_and_tell_infinity_from_null() -> None:
+    assert canonical_json({"b": (1, float("inf")), "a": None}) == '{"a": null, "b": [1, "inf"]}'
