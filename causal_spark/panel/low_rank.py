@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from causal_spark.panel.anderson import Anderson
 from causal_spark.panel.ridge_step import half_step
 from causal_spark.panel.two_way import TwoWayOperator, unsolvable
 from causal_spark.panel.types import Bools, Floats, Ints
 
-_WINDOW = 6
 _SPARE_WIDTH = 2
 # Numbers in the working array of a half step: enough to drown the interpreter's overhead, 12 MB at most.
 _BLOCK = 1_500_000
@@ -186,7 +186,7 @@ class _Batch:
         problem = _Sweeper(self.outcome, operator, scales, self.lambda_nn[chosen])
         start = vectors * np.sqrt(singular + 1e-3)[:, None, :]
         state = np.concatenate([start, self.beta[chosen][:, :, None]], axis=2)
-        accelerator = _Anderson(state.shape)
+        accelerator = Anderson(state.shape)
         before = None
         calm = np.zeros(chosen.size, dtype=np.intp)
         for sweep in range(1, max_sweeps + 1):
@@ -283,51 +283,6 @@ class _Sweeper:
         shrink = np.minimum(1.0, self.lambda_nn / np.maximum(top, np.finfo(float).tiny))
         lower = shrink * np.einsum("nit,nit->n", dual, explained) - shrink**2 * squares
         return np.asarray((primal - lower) / np.maximum(primal, np.finfo(float).tiny))
-
-
-class _Anderson:
-    """Type II Anderson acceleration of a batch of fixed-point maps, each with its own restarts."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        n, *rest = shape
-        dimension = int(np.prod(rest))
-        self.images = np.zeros((n, _WINDOW, dimension))
-        self.residuals = np.zeros((n, _WINDOW, dimension))
-        self.last_image = np.zeros((n, dimension))
-        self.last_residual = np.zeros((n, dimension))
-        self.best = np.full(n, np.inf)
-        self.count = 0
-
-    def take(self, kept: Ints) -> _Anderson:
-        other = object.__new__(_Anderson)
-        for name in ("images", "residuals", "last_image", "last_residual", "best"):
-            setattr(other, name, getattr(self, name)[kept])
-        other.count = self.count
-        return other
-
-    def step(self, state: Floats, image: Floats) -> Floats:
-        """The next state to sweep from."""
-        n = state.shape[0]
-        flat_image = image.reshape(n, -1)
-        residual = flat_image - state.reshape(n, -1)
-        size = np.sqrt(np.einsum("nd,nd->n", residual, residual))
-        if self.count:
-            slot = (self.count - 1) % _WINDOW
-            self.images[:, slot] = flat_image - self.last_image
-            self.residuals[:, slot] = residual - self.last_residual
-        restart = size > 2.0 * self.best
-        self.images[restart] = 0.0
-        self.residuals[restart] = 0.0
-        self.best = np.where(restart, size, np.minimum(self.best, size))
-        self.count += 1
-        self.last_image, self.last_residual = flat_image, residual
-        gram = self.residuals @ np.swapaxes(self.residuals, 1, 2)
-        diagonal = np.arange(_WINDOW)
-        trace = gram[:, diagonal, diagonal].sum(axis=1)
-        gram[:, diagonal, diagonal] += np.where(trace > 0, 1e-12 * trace, 1.0)[:, None]
-        gamma = np.linalg.solve(gram, self.residuals @ residual[:, :, None])
-        mixed = flat_image - (np.swapaxes(gamma, 1, 2) @ self.images)[:, 0]
-        return mixed.reshape(state.shape)
 
 
 def _leading_directions(residual: Floats) -> tuple[Floats, Floats]:

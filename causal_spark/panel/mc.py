@@ -14,12 +14,10 @@ import numpy as np
 
 from causal_spark.errors import UnsupportedCovariatesError
 from causal_spark.panel.did import require_identified, require_targets
-from causal_spark.panel.low_rank import LowRankFits, low_rank_fit
+from causal_spark.panel.soft_impute import SoftImpute
 from causal_spark.panel.tuning import fold_of_cells, standardised
 from causal_spark.panel.two_way import identified_cells, two_way_fit
 from causal_spark.panel.types import Bools, Fit, Floats, Panel, PanelSize, Penalties, TuningStep
-
-_SPARSE_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +88,10 @@ def mc(panel: Panel, options: McOptions = _DEFAULTS, penalties: Penalties | None
     if math.isinf(lambda_nn):
         predicted, rank, converged = two_way_fit(outcome, weights), 0, True
     else:
-        fits = low_rank_fit(outcome, weights[None], np.array([lambda_nn]), tolerance=options.tolerance, thorough=False)
-        predicted, rank, converged = fits.predictions()[0], int(fits.rank[0]), bool(fits.converged[0])
+        # Where steps shrink slowly a prediction is still a few steps from its limit.
+        tolerance = max(1e-10, options.tolerance / 5.0)
+        fits = SoftImpute(outcome, controls[None]).solve(np.array([lambda_nn]), tolerance=tolerance)
+        predicted, rank, converged = fits.predictions[0], int(fits.rank[0]), bool(fits.converged[0])
     return Fit(
         counterfactual=np.where(identified, predicted * scale + centre, np.nan),
         penalties=Penalties(lambda_nn=lambda_nn),
@@ -119,45 +119,34 @@ def _cross_validate(
     fold = fold_of_cells(controls, options.n_folds, seed)
     training = np.stack([controls & (fold != k) for k in range(options.n_folds)])
     training = training[training.any(axis=(1, 2)) & (training.sum(axis=(1, 2)) < controls.sum())]
-    weights = training.astype(np.float64)
     # A held-out cell counts in every candidate's score or in none: identification does not depend on the penalty.
     scored = np.stack([controls & ~used & identified_cells(used) for used in training])
     top = smallest_null_penalty(outcome, controls.astype(np.float64))
     if not scored.any() or top <= 1e-10 * controls.sum():
         return np.inf, (TuningStep(None, None, np.inf, 0.0),) if scored.any() else (), True
-    additive = np.stack([two_way_fit(outcome, one) for one in weights])
+    additive = np.stack([two_way_fit(outcome, one) for one in training.astype(np.float64)])
     path = [TuningStep(None, None, np.inf, float(np.mean((outcome - additive)[scored] ** 2)))]
-    shares = weights.mean(axis=(1, 2)) / controls.mean()
+    shares = training.mean(axis=(1, 2)) / controls.mean()
     converged = True
-    # Several candidates of the path are solved together, as many as fit the memory allowed.
-    together = max(1, min(5, _SPARSE_BYTES // max(1, 8 * 6 * weights.size)))
-    candidates = top * options.lambda_floor ** (np.arange(1, options.n_lambdas) / (options.n_lambdas - 1))
-    for begin in range(0, candidates.size, together):
-        batch = candidates[begin : begin + together]
-        fits = _fit_folds(outcome, weights, batch, shares, options.cv_tolerance)
-        errors = (outcome - fits.predictions()).reshape(batch.size, *weights.shape)
-        solved = fits.converged.reshape(batch.size, -1)
-        for candidate, error, good in zip(batch, errors, solved, strict=True):
-            path.append(TuningStep(None, None, float(candidate), float(np.mean(error[scored] ** 2))))
-            converged = converged and bool(good.all())
-            best = min(range(len(path)), key=lambda k: path[k].criterion)
-            if len(path) - 1 - best >= options.patience:
-                return float(path[best].lambda_nn or 0.0), tuple(path), converged
+    folds, predictions, start = SoftImpute(outcome, training), additive, additive
+    ratio = options.lambda_floor ** (1.0 / (options.n_lambdas - 1))
+    for candidate in top * options.lambda_floor ** (np.arange(1, options.n_lambdas) / (options.n_lambdas - 1)):
+        # Each fold starts from its predictions at the two penalties before, extrapolated linearly in the penalty.
+        fits = folds.solve(candidate * shares, start, options.cv_tolerance)
+        start = fits.predictions + ratio * (fits.predictions - predictions)
+        predictions = fits.predictions
+        converged = converged and bool(fits.converged.all())
+        path.append(TuningStep(None, None, float(candidate), float(np.mean((outcome - predictions)[scored] ** 2))))
+        best = min(range(len(path)), key=lambda k: path[k].criterion)
+        if len(path) - 1 - best >= options.patience:
+            break
     best = min(range(len(path)), key=lambda k: path[k].criterion)
     return float(path[best].lambda_nn or 0.0), tuple(path), converged
 
 
-def _fit_folds(outcome: Floats, weights: Floats, candidates: Floats, shares: Floats, tolerance: float) -> LowRankFits:
-    """All folds at several candidates, candidates outermost."""
-    stacked = np.tile(weights, (candidates.size, 1, 1))
-    penalties = (candidates[:, None] * shares[None, :]).ravel()
-    return low_rank_fit(outcome, stacked, penalties, tolerance=tolerance, thorough=False)
-
-
 def mc_cost(size: PanelSize, options: McOptions = _DEFAULTS, tune: bool = True) -> float:
-    """Seconds of one fit, from half steps on factors about a quarter as wide as the panel's shorter side."""
+    """Seconds of one fit, from iterations of soft-impute, which work on the Gram matrix of the shorter side."""
     short, long = sorted((size.n_units, size.n_periods))
-    width = 2.0 + short / 4.0
-    sweep = 2e-4 + 1.5e-9 * long * width**2 * (short + width) + 1e-10 * long * width * short**2
-    solves = options.n_folds * min(options.n_lambdas, 15 + options.patience) if tune else 0
-    return 2e-3 + sweep * (25 + 13 * solves)
+    iteration = 8e-5 + 3.5e-8 * long * short + 1.2e-7 * short**2 + 5e-11 * long * short**2
+    solves = options.n_folds * min(options.n_lambdas, 10 + options.patience) if tune else 0
+    return 2e-3 + iteration * (18.0 + 8.5 * solves)

@@ -91,6 +91,33 @@ def test_mc_repeats_its_bits_and_does_not_depend_on_the_order_of_units() -> None
     np.testing.assert_allclose(shuffled.counterfactual, first.counterfactual[order], atol=1e-5)
 
 
+def test_a_refit_at_the_chosen_penalty_is_the_tuned_fit() -> None:
+    panel = panels.block_panel(seed=3)
+    fit = mc(panel, seed=1)
+    np.testing.assert_array_equal(mc(panel, penalties=fit.penalties).counterfactual, fit.counterfactual)
+
+
+def test_predictions_are_within_the_tolerance_of_the_optimum_where_many_cells_are_missing() -> None:
+    panel = panels.pwt()
+    given = Penalties(lambda_nn=0.24)
+    fit, exact = (mc(panel, McOptions(tolerance=tolerance), given) for tolerance in (1e-6, 1e-9))
+    assert fit.converged
+    assert exact.converged
+    error = np.abs(fit.counterfactual - exact.counterfactual).max() / standardised(panel)[2]
+    assert error < 1.5e-6
+
+
+def test_cells_that_are_not_identified_are_nan_and_leave_the_others_as_they_are() -> None:
+    panel = panels.block_panel(seed=4)
+    lone = np.vstack([panel.outcome, np.full((1, panel.n_periods), 50.0)])
+    wider = panels.panel_of(lone, np.vstack([panel.treated, np.ones((1, panel.n_periods), dtype=bool)]))
+    given = Penalties(lambda_nn=0.8)
+    fit, alone = mc(wider, penalties=given), mc(panel, penalties=given)
+    assert fit.converged
+    assert np.isnan(fit.counterfactual[-1]).all()
+    np.testing.assert_allclose(fit.counterfactual[:-1], alone.counterfactual, atol=1e-6)
+
+
 def test_a_panel_too_small_to_hold_cells_out_is_estimated_without_tuning() -> None:
     panel = panels.panel_of(np.array([[1.0, 2.0], [3.0, 9.0]]), np.array([[False, False], [False, True]]))
     fit = mc(panel)

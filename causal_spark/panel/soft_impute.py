@@ -1,0 +1,262 @@
+"""Two-way effects plus a low-rank part on equally weighted cells: soft-impute, many problems at once, to a certificate.
+
+    min over alpha, beta, L of  sum over used cells of (Y_it - alpha_i - beta_t - L_it)^2 + lambda ||L||_*
+
+Method: on a complete matrix the solution is exact: subtract row and column means, then take lambda/2 off the singular
+values, down to 0. Cells that are not used are filled with the current prediction and the step is repeated: soft-impute
+(Mazumder, Hastie, Tibshirani 2010), with the two-way effects of MC-NNM (Athey et al. 2021, section 4). This is gradient
+descent, with unit step, on a convex function of the filled cells alone, so any start is legitimate; Anderson
+acceleration drives it. Singular values come from the Gram matrix of the shorter side: squaring costs digits only where
+lambda is less than about 1e-6 of the largest of them.
+
+A cell whose unit and period are not in one connected component of the used cells is left out. By the pinching
+inequality, ||L||_* is at least the sum over components of the norms of their blocks, so L is 0 outside them, the
+problem falls apart into its components, and such cells can neither disturb nor slow the others.
+
+Certificate: with the effects fitted anew to Y - L on the used cells, twice the residuals, scaled to spectral norm at
+most lambda, are feasible in the dual; see `low_rank`. What does not get there soon (few cells, small lambda) goes to
+the solver there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from causal_spark.panel.anderson import Anderson
+from causal_spark.panel.low_rank import low_rank_fit
+from causal_spark.panel.two_way import TwoWayOperator, identified_cells
+from causal_spark.panel.types import Bools, Floats, Ints
+
+# The duality gap is of first order in the error of the dual, that of a prediction far smaller.
+_GAP_PER_TOLERANCE = 10.0
+# Singular values below this share of the largest do not count towards the rank of L.
+_RANK_SHARE = 1e-3
+# How many past differences the acceleration combines.
+_WINDOW = 12
+# Numbers held per cell and problem, mostly that history, and the memory that problems solved together may take: small
+# problems share the interpreter's overhead, large ones the processor's cache with nobody.
+_NUMBERS_PER_CELL = 36
+_BYTES = 2**21
+# What a cold start does not reach is approached by penalties that fall by this factor.
+_RUNG = 2.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftImputeFits:
+    """The solutions of a batch.
+
+    predictions: (n, n_units, n_periods), alpha_i + beta_t + L_it, without meaning where not identified; gap: (n,)
+    duality gap over the primal objective; converged: (n,) whether gap and last change are within tolerance; rank: (n,)
+    numerical rank of L; iterations: (n,) of soft-impute.
+    """
+
+    predictions: Floats
+    gap: Floats
+    converged: Bools
+    rank: Ints
+    iterations: Ints
+
+
+class SoftImpute:
+    """Problems that share their outcomes, one mask of used cells each, prepared for any number of penalties.
+
+    outcome: (n_units, n_periods), with a spread of about 1, read where used; used: (n, n_units, n_periods).
+    """
+
+    def __init__(self, outcome: Floats, used: Bools) -> None:
+        self._across = used.shape[1] < used.shape[2]
+        if self._across:
+            outcome, used = outcome.T.copy(), np.swapaxes(used, 1, 2).copy()
+        block = max(1, _BYTES // (8 * _NUMBERS_PER_CELL * max(1, outcome.size)))
+        self._blocks = [_Block(outcome, used[begin : begin + block]) for begin in range(0, used.shape[0], block)]
+
+    def solve(
+        self, lambda_nn: Floats, start: Floats | None = None, tolerance: float = 1e-6, max_iterations: int = 200
+    ) -> SoftImputeFits:
+        """Solve every problem.
+
+        lambda_nn: (n,) > 0, finite; start: (n, n_units, n_periods), predictions to start from; None: the additive fit.
+        A problem is solved when predictions move by less than ``tolerance`` twice in a row and the duality gap is below
+        ten times ``tolerance`` times the primal objective. Problems that do not get there in ``max_iterations`` are
+        solved by `low_rank_fit`, and ``converged`` is False where that fails too. Where a unit or period has very few
+        used cells several L can be optimal, equal on the used cells; the start then decides among them.
+        Raises ValueError for another lambda_nn, SolverError when numbers break down.
+        """
+        if not (np.isfinite(lambda_nn) & (lambda_nn > 0)).all():
+            raise ValueError(
+                "lambda_nn must be positive and finite: at 0 the low-rank part fits the controls perfectly."
+            )
+        start = None if start is None else self._turned(start)
+        parts, begin = [], 0
+        for block in self._blocks:
+            chosen = slice(begin, begin + block.size)
+            begin += block.size
+            parts.append(
+                block.solve(lambda_nn[chosen], None if start is None else start[chosen], tolerance, max_iterations)
+            )
+        fits = SoftImputeFits(
+            np.concatenate([part.predictions for part in parts]),
+            np.concatenate([part.gap for part in parts]),
+            np.concatenate([part.converged for part in parts]),
+            np.concatenate([part.rank for part in parts]),
+            np.concatenate([part.iterations for part in parts]),
+        )
+        return replace(fits, predictions=self._turned(fits.predictions))
+
+    def _turned(self, array: Floats) -> Floats:
+        return np.ascontiguousarray(np.swapaxes(array, -1, -2)) if self._across else array
+
+
+class _Block:
+    """Problems solved together, with at least as many rows as columns."""
+
+    def __init__(self, outcome: Floats, used: Bools) -> None:
+        self.outcome, self.size = outcome, used.shape[0]
+        self.data = _Masks(outcome, used)
+
+    def solve(self, lambda_nn: Floats, start: Floats | None, tolerance: float, max_iterations: int) -> SoftImputeFits:
+        fits = SoftImputeFits(
+            self.data.additive() if start is None else start.copy(),
+            np.full(self.size, np.inf),
+            np.zeros(self.size, dtype=bool),
+            np.zeros(self.size, dtype=np.intp),
+            np.zeros(self.size, dtype=np.intp),
+        )
+        self._iterate(fits, np.arange(self.size), lambda_nn, tolerance, max_iterations)
+        left = np.flatnonzero(~fits.converged)
+        if start is None and left.size:
+            self._descend(fits, left, lambda_nn, tolerance, max_iterations)
+            left = np.flatnonzero(~fits.converged)
+        if left.size:
+            weights = self.data.used[left].astype(np.float64)
+            slow = low_rank_fit(self.outcome, weights, lambda_nn[left], tolerance=tolerance, thorough=False)
+            fits.predictions[left], fits.gap[left] = slow.predictions(), slow.gap
+            fits.converged[left], fits.rank[left] = slow.converged, slow.rank
+        return fits
+
+    def _descend(
+        self, fits: SoftImputeFits, chosen: Ints, lambda_nn: Floats, tolerance: float, max_iterations: int
+    ) -> None:
+        """Start anew from the additive fit and come down to lambda_nn from penalties that are easier."""
+        additive = self.data.additive()
+        fits.predictions[chosen] = additive[chosen]
+        _, singular = _clipped(self.data.demeaned(self.data.fill(additive))[chosen], lambda_nn[chosen])
+        excess = np.log(np.maximum(1.0, 2.0 * singular[:, -1] / lambda_nn[chosen])) / np.log(_RUNG)
+        for rung in range(int(excess.max()), 0, -1):
+            steps = chosen[excess >= rung]
+            if not steps.size:
+                continue
+            self._iterate(fits, steps, lambda_nn * _RUNG**rung, max(tolerance, 1e-3), max_iterations)
+            stuck = steps[~fits.converged[steps]]
+            chosen, excess = (each[~np.isin(chosen, stuck)] for each in (chosen, excess))
+        fits.converged[chosen] = False
+        if chosen.size:
+            self._iterate(fits, chosen, lambda_nn, tolerance, max_iterations)
+
+    def _iterate(
+        self, fits: SoftImputeFits, chosen: Ints, lambda_nn: Floats, tolerance: float, max_iterations: int
+    ) -> None:
+        """Solve the chosen problems from the predictions in ``fits``, which are replaced."""
+        data, active = self.data if chosen.size == self.size else self.data.take(chosen), chosen
+        filled = data.fill(fits.predictions[active])
+        # The state of the acceleration: the cells that some problem of the block has to fill.
+        cells = np.flatnonzero((self.data.inside & ~self.data.used).any(axis=0))
+        accelerator = Anderson((active.size, cells.size), _WINDOW)
+        before = filled
+        calm = np.zeros(active.size, dtype=np.intp)
+        for iteration in range(1, max_iterations + 1):
+            residual = data.demeaned(filled)
+            clipped, singular = _clipped(residual, lambda_nn[active] / 2.0)
+            predicted = filled - clipped
+            moved = np.abs(predicted - before).max(axis=(1, 2))
+            calm = np.where((moved <= tolerance) & (iteration > 1), calm + 1, 0)
+            before = predicted
+            state, image = (each.reshape(active.size, -1)[:, cells] for each in (filled, data.fill(predicted)))
+            last = iteration == max_iterations
+            check = np.arange(active.size) if last else np.flatnonzero(calm >= 2)
+            if check.size:
+                low_rank = residual[check] - clipped[check]
+                found = data.take(check).certify(low_rank, singular[check], lambda_nn[active[check]])
+                solved = (found.gap <= _GAP_PER_TOLERANCE * tolerance) & (calm[check] >= 2)
+                where = active[check]
+                fits.predictions[where], fits.gap[where], fits.rank[where] = found.predictions, found.gap, found.rank
+                fits.converged[where] = solved
+                fits.iterations[where] += np.where(solved | last, iteration, 0)
+                kept = np.setdiff1d(np.arange(active.size), check[solved])
+                if last or not kept.size:
+                    return
+                if kept.size < active.size:
+                    active, calm, before, filled = active[kept], calm[kept], before[kept], filled[kept]
+                    state, image = state[kept], image[kept]
+                    data, accelerator = data.take(kept), accelerator.take(kept)
+            filled.reshape(active.size, -1)[:, cells] = accelerator.step(state, image)
+
+
+class _Masks:
+    """The used cells of a batch and what follows from them."""
+
+    def __init__(self, outcome: Floats, used: Bools) -> None:
+        self.used = used
+        self.outcome = np.where(used, outcome, 0.0)
+        self.inside = np.stack([identified_cells(one) for one in used])
+        self.complete = bool(self.inside.all())
+        self.row_counts = np.maximum(1, self.inside.sum(axis=2))
+        self.column_counts = np.maximum(1, self.inside.sum(axis=1))
+        self.operator = TwoWayOperator(used.astype(np.float64))
+
+    def take(self, kept: Ints) -> _Masks:
+        other = object.__new__(_Masks)
+        for name in ("used", "outcome", "inside", "row_counts", "column_counts"):
+            setattr(other, name, getattr(self, name)[kept])
+        other.complete, other.operator = self.complete, self.operator.take(kept)
+        return other
+
+    def additive(self) -> Floats:
+        """(n, n_rows, n_columns): the fit with L = 0."""
+        alpha, beta = self.operator.effects(self.outcome)
+        return np.asarray(alpha[:, :, None] + beta[:, None, :])
+
+    def fill(self, predicted: Floats) -> Floats:
+        """Outcomes where used, predictions elsewhere, 0 outside the components."""
+        filled = np.where(self.used, self.outcome, predicted)
+        return filled if self.complete else np.where(self.inside, filled, 0.0)
+
+    def demeaned(self, filled: Floats) -> Floats:
+        """What two-way effects leave of filled matrices, component by component."""
+        left = filled - (filled.sum(axis=2) / self.row_counts)[:, :, None]
+        if not self.complete:
+            left *= self.inside
+        left -= (left.sum(axis=1) / self.column_counts)[:, None, :]
+        return left if self.complete else np.asarray(left * self.inside)
+
+    def certify(self, low_rank: Floats, singular: Floats, lambda_nn: Floats) -> SoftImputeFits:
+        """The fits that go with L, effects fitted anew; singular: (n, n_columns), before lambda/2 is taken off."""
+        explained = np.where(self.used, self.outcome - low_rank, 0.0)
+        alpha, beta = self.operator.effects(explained)
+        effects = alpha[:, :, None] + beta[:, None, :]
+        residual = np.where(self.used, explained - effects, 0.0)
+        kept = np.maximum(singular - lambda_nn[:, None] / 2.0, 0.0)
+        squares = np.einsum("nit,nit->n", residual, residual)
+        primal = squares + lambda_nn * kept.sum(axis=1)
+        top = 2.0 * np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(residual, 1, 2) @ residual)[:, -1], 0.0))
+        shrink = np.minimum(1.0, lambda_nn / np.maximum(top, np.finfo(float).tiny))
+        within = np.where(self.used, self.outcome - effects, 0.0)
+        lower = 2.0 * shrink * np.einsum("nit,nit->n", residual, within) - shrink**2 * squares
+        rank = (kept > _RANK_SHARE * np.maximum(kept[:, -1:], np.finfo(float).tiny)).sum(axis=1)
+        return SoftImputeFits(
+            effects + low_rank,
+            np.asarray((primal - lower) / np.maximum(primal, np.finfo(float).tiny)),
+            np.ones(rank.size, dtype=bool),
+            rank,
+            np.zeros(rank.size, dtype=np.intp),
+        )
+
+
+def _clipped(residual: Floats, shrink: Floats) -> tuple[Floats, Floats]:
+    """Matrices with their singular values cut off at ``shrink`` (n,), and those values (n, n_columns), ascending."""
+    values, vectors = np.linalg.eigh(np.swapaxes(residual, 1, 2) @ residual)
+    singular = np.sqrt(np.maximum(values, 0.0))
+    share = shrink[:, None] / np.maximum(singular, shrink[:, None])
+    return residual @ ((vectors * share[:, None, :]) @ np.swapaxes(vectors, 1, 2)), singular
