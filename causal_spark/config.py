@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,9 +64,9 @@ class PanelEffectsConfig(_Strict):
     estimators: tuple[Method, ...] = CLASSIC_ESTIMATORS
     variances: tuple[Method, ...] = ("placebo",)
     confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     max_failed_fraction: Fraction = 0.5
-    run_key: str | None = None
+    run_key: Annotated[str, Field(min_length=1)] | None = None
 
     def identity(self) -> str:
         """What makes two runs the same, as JSON: everything but where results and scratch files go."""
@@ -100,7 +101,10 @@ def _lay_over(tree: dict[str, Any], setting: str) -> None:
         if not isinstance(branch, dict):
             raise ConfigError(f"--set {setting!r}: {parent!r} has no keys below it.")
         tree = branch
-    tree[last] = yaml.safe_load(value)
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting!r}: the value is not YAML.", "Quote it.") from error
 
 
 def parse_config(tree: Mapping[str, Any]) -> PanelEffectsConfig:
@@ -109,7 +113,7 @@ def parse_config(tree: Mapping[str, Any]) -> PanelEffectsConfig:
         config = PanelEffectsConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("The configuration is not valid:" + _problems(error, PanelEffectsConfig)) from error
-    estimator_tasks(config.estimators, config.columns.groups)
+    estimator_tasks(config.estimators, dict.fromkeys(config.columns.groups))
     variance_tasks(config.variances)
     return config
 
@@ -165,8 +169,41 @@ def _once(names: Sequence[str], kind: str) -> None:
         raise ConfigError(f"{kind.capitalize()} {min(twice)!r} is listed twice.", "Each name may appear once.")
 
 
-def estimator_tasks(methods: Sequence[Method], groups: Sequence[str]) -> tuple[EstimatorTask, ...]:
-    """Estimators to run, from names or mappings. Raises `ConfigError` naming the entry."""
+def checked_run_key(run_key: str) -> str:
+    """The user's run key. Raises `ConfigError` for an empty one."""
+    if not run_key:
+        raise ConfigError("run_key is empty.", "Leave it out, or name the run.")
+    return run_key
+
+
+_KEY_CLASSES: dict[str, type] = {
+    "STRING": str,
+    "BIGINT": int,
+    "INT": int,
+    "BOOLEAN": bool,
+    "DATE": dt.date,
+    "TIMESTAMP": dt.datetime,
+}
+
+
+def _key_value(value: Any, type_: str | None, where: str) -> Any:
+    # `1` is not "1" and YAML's NO is not a string: a value of another type would never match and nobody would know.
+    if value is None or type_ is None:
+        return value
+    if type(value) is not _KEY_CLASSES[type_]:
+        raise ConfigError(
+            f"{where}: {value!r} is no {type_.lower()}, as the column is.", "Quote text, unquote numbers."
+        )
+    if isinstance(value, dt.datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=dt.UTC)
+    return value
+
+
+def estimator_tasks(methods: Sequence[Method], groups: Mapping[str, str | None]) -> tuple[EstimatorTask, ...]:
+    """Estimators to run, from names or mappings.
+
+    groups: group column to contract type, None where it is not known yet. Raises `ConfigError` naming the entry.
+    """
     tasks = []
     for method in methods:
         name, options, taken = _parse_method(method, ESTIMATORS, "estimator", ("where",))
@@ -175,11 +212,13 @@ def estimator_tasks(methods: Sequence[Method], groups: Sequence[str]) -> tuple[E
             raise ConfigError(f"Estimator {name!r}: where is a mapping of group columns to values.")
         for column in where:
             if column not in groups:
-                raise ConfigError(
-                    f"Estimator {name!r}: where names {column!r}.", did_you_mean(str(column), list(groups))
-                )
+                raise ConfigError(f"Estimator {name!r}: where names {column!r}.", did_you_mean(str(column), groups))
         values = {
-            column: tuple(value) if isinstance(value, list | tuple) else (value,) for column, value in where.items()
+            column: tuple(
+                _key_value(one, groups[column], f"Estimator {name!r}, where {column!r}")
+                for one in (value if isinstance(value, list | tuple) else (value,))
+            )
+            for column, value in where.items()
         }
         tasks.append(EstimatorTask(name, options, values))
     if not tasks:

@@ -86,12 +86,20 @@ class CovariateValueError(GroupError):
     """A covariate is missing or infinite where the outcome is observed."""
 
 
+class GroupTooLargeError(GroupError):
+    """A group spans more cells than a worker should hold."""
+
+
 class SolverError(GroupError):
     """A numerical routine could not produce a usable number."""
 
 
 class DeclinedError(GroupError):
     """The estimator or variance has no meaning on this group: a property of the method, not a fault."""
+
+
+class NoEstimatorError(DeclinedError):
+    """No estimator is asked for on this group."""
 
 
 class NoTreatedCellsError(DeclinedError):

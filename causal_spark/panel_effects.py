@@ -13,12 +13,12 @@ from typing import get_args
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
-from causal_spark.config import CLASSIC_ESTIMATORS, Method, estimator_tasks, variance_tasks
+from causal_spark.config import CLASSIC_ESTIMATORS, Method, checked_run_key, estimator_tasks, variance_tasks
 from causal_spark.engine.columns import column_types, panel_columns
 from causal_spark.engine.keys import canonical_json
 from causal_spark.engine.panels import Cells, PanelWork
 from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
-from causal_spark.engine.run import LocalRun, RunSummary, SparkRun, require_rows, run_in_process, run_on_spark
+from causal_spark.engine.run import LocalRun, RunSummary, Scratch, SparkRun, require_rows, run_in_process, run_on_spark
 from causal_spark.errors import ConfigError, LocationError, did_you_mean
 from causal_spark.lake.locations import output_location
 from causal_spark.lake.schemas import FAILURES
@@ -30,11 +30,10 @@ Frame = pd.DataFrame | DataFrame
 class PanelResult:
     """Effects of a run. Every table is a frame of the kind that was given in (see docs/tables.md for the columns).
 
-    summary: groups in, succeeded, declined and failed, rows read, seconds. run_id: this run's name.
+    summary: groups in, succeeded, declined and failed, rows read, seconds.
     A Spark result lies in a work location until it is written; `close` removes it when that was a temporary folder.
     """
 
-    run_id: str
     summary: RunSummary
     _run: SparkRun | LocalRun = field(repr=False)
     _config_json: str = field(repr=False)
@@ -111,14 +110,15 @@ class PanelResult:
                 "Results of a pandas frame need a Spark session to be written to Delta.",
                 "Call write(..., spark=spark).",
             )
-        key = run_key or make_run_key(self._run.work.job, origin)
-        earlier = None if force else find_written(session, place, key)
+        job = self._run.work.job
+        key = make_run_key(job, origin) if run_key is None else checked_run_key(run_key)
+        earlier = None if force else find_written(session, place, job, key)
         if earlier is not None:
             return earlier
         names = [FAILURES.name, *self._run.work.tables]
         frames = {name: self._spark_frame(session, name) for name in names}
         return publish(
-            session, place, frames, self._run.work, self.summary, origin, self.run_id, key, max_failed_fraction
+            session, place, frames, self._run.work, self.summary, origin, new_run_id(), key, max_failed_fraction
         )
 
     def _spark_frame(self, spark: SparkSession, name: str) -> DataFrame:
@@ -175,14 +175,13 @@ class PanelEffects:
         work = self.plan_work(
             data, unit=unit, time=time, outcome=outcome, treatment=treatment, groups=groups, covariates=covariates
         )
-        run_id = new_run_id()
         config = self._identity(work)
         if isinstance(data, pd.DataFrame):
             local = run_in_process(data, work)
-            return PanelResult(run_id, local.summary, local, config)
+            return PanelResult(local.summary, local, config)
         folder, discard = _scratch(data.sparkSession, work_location)
-        run = run_on_spark(data, work, f"{folder}/{run_id}" if work_location else folder, run_id)
-        return PanelResult(run_id, run.summary, run, config, discard)
+        run = run_on_spark(data, work, Scratch(folder, new_run_id()))
+        return PanelResult(run.summary, run, config, discard)
 
     def plan_work(
         self,
@@ -200,8 +199,10 @@ class PanelEffects:
             raise ConfigError(f"cells is {self.cells!r}.", did_you_mean(str(self.cells), get_args(Cells)))
         if not 0 < self.confidence_level < 1:
             raise ConfigError(f"confidence_level is {self.confidence_level}.", "It lies between 0 and 1, such as 0.95.")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}.", "It is an integer of 64 bits.")
         columns = panel_columns(
-            column_types(data),
+            column_types(data, [*groups, unit, time, outcome, treatment, *covariates]),
             unit=unit,
             time=time,
             outcome=outcome,
@@ -211,10 +212,10 @@ class PanelEffects:
         )
         return PanelWork(
             columns=columns,
-            estimators=estimator_tasks(self.estimators, groups),
+            estimators=estimator_tasks(self.estimators, columns.group_types),
             variances=variance_tasks(self.variances),
             confidence_level=self.confidence_level,
-            seed=self.seed,
+            seed=int(self.seed),
             cells=self.cells,
         )
 
@@ -225,7 +226,7 @@ class PanelEffects:
                 "estimators": list(self.estimators),
                 "variances": list(self.variances),
                 "confidence_level": self.confidence_level,
-                "seed": self.seed,
+                "seed": int(self.seed),
                 "cells": self.cells,
             }
         )
@@ -247,4 +248,4 @@ def _scratch(spark: SparkSession, work_location: str | None) -> tuple[str, Calla
     # Frames read from it may outlive the result object, so it goes with the process at the latest.
     discard = partial(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(discard)
-    return folder, discard
+    return f"file://{folder}", discard

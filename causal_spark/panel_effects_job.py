@@ -7,6 +7,8 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
@@ -15,8 +17,8 @@ from pyspark.sql import functions as F
 from causal_spark.config import PanelEffectsConfig, load_config
 from causal_spark.engine.panels import PanelWork
 from causal_spark.engine.plan import Plan, make_plan
-from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id
-from causal_spark.engine.run import run_on_spark
+from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
+from causal_spark.engine.run import Scratch, run_on_spark
 from causal_spark.engine.source import EXAMPLE, Source, read_source, write_example
 from causal_spark.engine.work import GroupSize
 from causal_spark.errors import (
@@ -29,6 +31,8 @@ from causal_spark.errors import (
     WriteError,
 )
 from causal_spark.lake.locations import Location, output_location
+from causal_spark.lake.schemas import FAILURES, RUNS
+from causal_spark.lake.tables import ensure_tables
 from causal_spark.panel_effects import PanelEffects, PanelResult
 
 log = logging.getLogger("causal_spark")
@@ -50,8 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="panel_effects",
         description="Effects of policies on panels, into Delta.",
-        epilog="Exit codes: 0 done or nothing to do, 2 configuration, 3 input, 4 too many groups failed, 5 tables could "
-        "not be written, 1 anything else.",
+        epilog="Exit codes: 0 done or nothing to do, 2 configuration, 3 input, 4 too many groups failed, "
+        "5 tables could not be written, 1 anything else.",
     )
     parser.add_argument("--config", required=True, help="YAML file; conf/panel_effects.yaml documents every key")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
@@ -84,24 +88,30 @@ def run_job(spark: SparkSession, config: PanelEffectsConfig, *, force: bool = Fa
     output = output_location(config.output.location)
     source, work = _prepare(spark, config, output)
     identity = config.identity()
-    run_id = new_run_id()
-    key = config.run_key
-    if key is None and source.version is not None:
-        key = make_run_key(work.job, Origin(identity, source.location, source.version))
+    attempt = new_run_id()
+    # The folder goes by what determines the results, whatever the user calls the run: only then can an attempt that
+    # died be taken up. Without a version of the input nothing tells whether it is the same, so the attempt is alone.
+    same = None
+    if source.version is not None:
+        same = make_run_key(work.job, Origin(identity, source.location, source.version))
+    key = config.run_key or same
     if key is not None and not force:
-        earlier = find_written(spark, output, key)
+        earlier = find_written(spark, output, work.job, key)
         if earlier is not None:
             return earlier
-    scratch = _scratch(config, output)
-    # Without an input version there is nothing to resume by: the attempt keeps to itself.
-    folder = f"{scratch}/{run_id if source.version is None else key}"
-    run = run_on_spark(source.data, work, folder, run_id)
-    version = source.version or f"content:{run.summary.input_digest}"
-    result = PanelResult(run_id, run.summary, run, identity)
-    origin = Origin(identity, source.location, version)
-    written = result.write_as(origin, config.output.location, None, key, force, config.max_failed_fraction)
-    _remove(folder)
-    return written
+    scratch = Scratch(
+        f"{_scratch_folder(config, output)}/{same or attempt}", attempt, take_over=not force and bool(same)
+    )
+    # What is wrong with the target shows before hours of estimation, not after.
+    ensure_tables(spark, output, (RUNS.name, FAILURES.name, *work.tables), contract_groups(work))
+    run = run_on_spark(source.data, work, scratch)
+    origin = Origin(identity, source.location, source.version or f"content:{run.summary.input_digest}")
+    try:
+        return PanelResult(run.summary, run, identity).write_as(
+            origin, config.output.location, None, key, force, config.max_failed_fraction
+        )
+    finally:
+        _remove(scratch.folder, run.folders)
 
 
 def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) -> tuple[Source, PanelWork]:
@@ -132,7 +142,7 @@ def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) 
     return source, work
 
 
-def _scratch(config: PanelEffectsConfig, output: Location) -> str:
+def _scratch_folder(config: PanelEffectsConfig, output: Location) -> str:
     if config.output.work_location is not None:
         place = output_location(config.output.work_location)
         if place.is_path:
@@ -146,9 +156,18 @@ def _scratch(config: PanelEffectsConfig, output: Location) -> str:
     return output.table("_work").address
 
 
-def _remove(folder: str) -> None:
-    if "://" not in folder:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: str, used: Sequence[str]) -> None:
+    """Remove what the attempt packed and staged; what another attempt at the same run is using stays."""
+    if ":" in folder:
+        log.info("scratch files of this run stay below %s", folder)
+        return
+    for path in used:
+        shutil.rmtree(path, ignore_errors=True)
+    below = sorted((inner for inner in Path(folder).rglob("*") if inner.is_dir()), reverse=True)
+    for inner in [*below, Path(folder)]:
+        # A folder that is not empty stays.
+        with suppress(OSError):
+            inner.rmdir()
 
 
 def _sizes(data: DataFrame, work: PanelWork) -> list[GroupSize]:
@@ -161,18 +180,17 @@ def _sizes(data: DataFrame, work: PanelWork) -> list[GroupSize]:
         select_spark(data, work.columns)
         .groupBy(*names)
         .agg(
-            F.count("*").alias("n_rows"),
-            F.countDistinct("_unit").alias("units"),
-            F.countDistinct("_time").alias("periods"),
-            F.countDistinct(F.when(treated, F.col("_unit"))).alias("treated_units"),
-            F.count_if(treated).alias("treated_cells"),
+            F.count("*").alias("_rows"),
+            F.countDistinct("_unit").alias("_units"),
+            F.countDistinct(F.when(treated, F.col("_unit"))).alias("_treated_units"),
+            F.count_if(treated).alias("_treated_cells"),
         )
     )
     sizes = []
     for row in counted.collect():
         key = {name: row[name] for name in names}
-        measures = {name: row[name] for name in work.measures}
-        sizes.append(GroupSize(group_id(key, work.columns.group_types), key, row["n_rows"], measures))
+        measures = {name: row[f"_{name}"] for name in work.measures}
+        sizes.append(GroupSize(group_id(key, work.columns.group_types), key, row["_rows"], measures))
     return sorted(sizes, key=lambda size: size.group_id)
 
 
@@ -187,7 +205,7 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
             **{name: str(value) for name, value in size.key.items()},
             "rows": size.n_rows,
             "units": size.measures["units"],
-            "periods": size.measures["periods"],
+            "periods": -(-size.n_rows // max(size.measures["units"], 1)),
             "treated_units": size.measures["treated_units"],
             "treated_cells": size.measures["treated_cells"],
             "estimators": " ".join(work.cost(size)),
@@ -243,8 +261,9 @@ def report(spark: SparkSession, written: Written) -> str:
         "written by this run" if written.new else "already there: this run key succeeded before (--force runs again)"
     )
     lines.append(f"\nRun {written.run_id}, {state}.")
-    runs, table = output.table("runs").sql, output.table("panel_effects").sql
+    table = output.table("panel_effects").sql
     lines.append(f"Delta tables: {output.address}{'/' if output.is_path else ''}")
     lines.append("Query them, in spark-sql or a notebook:")
-    lines.append(f"  SELECT e.* FROM {table} e JOIN {runs} r USING (run_id) WHERE r.status = 'succeeded'")  # noqa: S608 - shown to a person, not run
+    lines.append(f"  SELECT * FROM {table} WHERE run_id = '{written.run_id}'")  # noqa: S608 - shown, not run
+    lines.append("docs/tables.md has the query that always finds the newest run.")
     return "\n".join(lines) + "\n"

@@ -23,7 +23,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         SparkSession.builder.master("local[2]")
         .appName("causal_spark tests")
         .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
-        .config("spark.local.dir", str(folder / "scratch"))
         .getOrCreate()
     )
     # A real metastore would keep tables of one test run for the next.

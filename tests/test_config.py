@@ -40,6 +40,8 @@ def test_settings_override_dotted_keys_with_yaml_values() -> None:
         ({"estimator": ["did"]}, r"estimator: unknown key\. Did you mean 'estimators'"),
         ({"columns": MINIMAL["columns"] | {"units": "u"}}, r"columns\.units: unknown key\. Did you mean 'unit'"),
         ({"columns": {"unit": "u"}}, r"columns\.time: Field required"),
+        ({"seed": 2**63}, r"seed: .*less than"),
+        ({"run_key": ""}, r"run_key"),
         ({"confidence_level": 95}, r"confidence_level: .*less than 1"),
         ({"estimators": ["ddi"]}, r"Unknown estimator 'ddi'\. Did you mean 'did'"),
         ({"estimators": ["did", "did"]}, r"'did' is listed twice"),
@@ -60,7 +62,7 @@ def test_mistakes_name_the_key_and_what_was_meant(change: dict[str, Any], says: 
         parse_config(MINIMAL | change)
 
 
-@pytest.mark.parametrize("setting", ["seed", "=1", "input.location.x=1"])
+@pytest.mark.parametrize("setting", ["seed", "=1", "input.location.x=1", "seed=[1"])
 def test_settings_that_are_not_key_value_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         load_config(str(SHIPPED), [setting])
@@ -76,10 +78,16 @@ def test_files_that_are_no_configuration_are_refused(content: str | None, says: 
 
 
 def test_where_keeps_an_estimator_to_some_groups() -> None:
-    task = estimator_tasks([{"name": "did", "where": {"region": ["n", "s"]}}], ["region"])[0]
+    task = estimator_tasks([{"name": "did", "where": {"region": ["n", "s"]}}], {"region": "STRING"})[0]
     assert task.wants({"region": "n"})
     assert not task.wants({"region": "w"})
-    assert estimator_tasks(["did"], [])[0].wants({})
+    assert estimator_tasks(["did"], {})[0].wants({})
+
+
+@pytest.mark.parametrize(("type_", "value"), [("INT", "1"), ("STRING", 1), ("STRING", False), ("BIGINT", True)])
+def test_where_values_of_another_type_are_refused_rather_than_never_matched(type_: str, value: object) -> None:
+    with pytest.raises(ConfigError, match="where 'region'"):
+        estimator_tasks([{"name": "did", "where": {"region": value}}], {"region": type_})
 
 
 def test_options_reach_the_method() -> None:

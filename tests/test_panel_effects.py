@@ -147,6 +147,36 @@ def test_a_single_panel_needs_no_groups() -> None:
     assert result.variances.empty
 
 
+def test_groups_nobody_asked_for_and_numbers_out_of_range_are_accounted_for() -> None:
+    huge = long_panel(seed=4).assign(y=lambda frame: frame["y"] + frame["w"] * 1.7e308)
+    frame = grouped(north=long_panel(), south=long_panel(), huge=pd.concat([huge]))
+    result = PanelEffects([{"name": "did", "where": {"region": ["north", "huge"]}}], variances=[]).fit(
+        frame, groups=["region"], **ROLES
+    )
+    assert result.effects["region"].tolist() == ["north"]
+    assert dict(zip(result.failures["error_class"], result.failures["kind"], strict=True)) == {
+        "SolverError": "failed",
+        "NoEstimatorError": "declined",
+    }
+
+
+@pytest.mark.parametrize("name", ["failures", "wave", "attempt", "units", "panel_effects", "n"])
+@pytest.mark.spark
+def test_group_columns_may_have_names_the_engine_uses(spark: SparkSession, name: str) -> None:
+    frame = FRAME.rename(columns={"region": name})
+    for data in (frame, spark.createDataFrame(frame)):
+        result = PanelEffects(["did"], variances=[]).fit(data, groups=[name], **ROLES)
+        assert result.summary.n_succeeded == 3
+        assert name in result.effects.columns
+
+
+def test_a_panel_of_scattered_cells_is_refused_before_it_fills_the_memory() -> None:
+    n = 10_000
+    frame = pd.DataFrame({"unit": range(n), "year": range(n), "y": 0.0, "w": 0})
+    result = PanelEffects(["did"]).fit(frame, **ROLES)
+    assert result.failures["error_class"].tolist() == ["GroupTooLargeError"]
+
+
 def test_a_variance_without_meaning_is_null_and_explained() -> None:
     result = PanelEffects(["did"]).fit(long_panel(n_units=4, n_treated=2), **ROLES)
     assert len(result.effects) == 1

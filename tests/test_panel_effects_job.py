@@ -14,6 +14,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from causal_spark import PanelEffects
 from causal_spark.config import PanelEffectsConfig, parse_config
@@ -63,70 +64,70 @@ def folder(spark: SparkSession, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tables_hold_what_the_python_face_says_and_leave_no_scratch(spark: SparkSession, folder: Path) -> None:
-    written = run_job(spark, config_for(folder))
-    assert written.new
-    result = PanelEffects(["did", "sdid"]).fit(FRAME, groups=["region"], **ROLES)
+@pytest.fixture(scope="module")
+def finished(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the job has run over good and bad panels."""
+    folder = tmp_path_factory.mktemp("finished")
+    save(spark, messy_panels(), folder)
+    assert run_job(spark, config_for(folder)).new
+    return folder
+
+
+def test_tables_hold_what_the_python_face_says_and_leave_no_scratch(spark: SparkSession, finished: Path) -> None:
+    result = PanelEffects(["did", "sdid"]).fit(messy_panels(), groups=["region"], **ROLES)
     keys = ["group_id", "estimator"]
-    found = read(spark, folder, "panel_effects").toPandas().sort_values(keys, ignore_index=True)
+    found = read(spark, finished, "panel_effects").toPandas().sort_values(keys, ignore_index=True)
     wanted = result.effects.sort_values(keys, ignore_index=True)
     timeless = [column for column in wanted if column != "seconds"]
     pd.testing.assert_frame_equal(found[timeless], wanted[timeless], check_exact=True, check_dtype=False)
-    assert set(found["run_id"]) == {written.run_id}
-    run = read(spark, folder, "runs").collect()
-    assert [(row["status"], row["n_groups"], row["n_succeeded"], row["rows_read"]) for row in run] == [
-        ("succeeded", 2, 2, len(FRAME))
-    ]
-    assert run[0]["rows_written"] == sum(
-        len(getattr(result, name))
-        for name in ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures")
-    )
+    run = read(spark, finished, "runs").collect()
+    assert len(run) == 1
+    assert set(found["run_id"]) == {run[0]["run_id"]}
+    assert run[0]["status"] == "succeeded"
+    for name in ("n_groups", "n_succeeded", "n_declined", "n_failed", "rows_read"):
+        assert run[0][name] == getattr(result.summary, name)
+    tables = ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures")
+    assert run[0]["rows_written"] == sum(len(getattr(result, name)) for name in tables)
     assert set(json.loads(run[0]["seconds_by_estimator"])) == {"did", "sdid"}
-    assert not list((folder / "out" / "_work").iterdir())
+    assert not list((finished / "out" / "_work").glob("*"))
 
 
-def test_every_table_is_declared_as_the_contract_says(spark: SparkSession, folder: Path) -> None:
-    run_job(spark, config_for(folder))
+def test_every_table_is_declared_as_the_contract_says(spark: SparkSession, finished: Path) -> None:
     groups = group_columns((("region", "STRING"),))
     for name, table in TABLES.items():
-        fields = read(spark, folder, name).schema.fields
+        fields = read(spark, finished, name).schema.fields
         found = [
             Column(field.name, field.dataType.simpleString().upper(), field.metadata["comment"]) for field in fields
         ]
         wanted = [Column(c.name, c.type, c.comment) for c in table.with_groups(groups).all_columns]
         assert found == wanted
-        detail = spark.sql(f"DESCRIBE DETAIL delta.`{folder}/out/{name}`").collect()[0]
+        detail = spark.sql(f"DESCRIBE DETAIL delta.`{finished}/out/{name}`").collect()[0]
         assert detail["minReaderVersion"] == 1
         constraints = {key for key in detail["properties"] if key.startswith("delta.constraints.")}
         assert constraints == {f"delta.constraints.{c.name}" for c in table.all_columns if c.check}
-        required = json.loads((folder / "out" / name / "_delta_log" / f"{0:020d}.json").read_text().split("\n")[1])
-        nullable = {f["name"]: f["nullable"] for f in json.loads(required["metaData"]["schemaString"])["fields"]}
+        created = (finished / "out" / name / "_delta_log" / f"{0:020d}.json").read_text(encoding="utf-8")
+        metadata = next(json.loads(line)["metaData"] for line in created.splitlines() if '"metaData"' in line)
+        nullable = {f["name"]: f["nullable"] for f in json.loads(metadata["schemaString"])["fields"]}
         assert nullable == {c.name: not c.required for c in table.with_groups(groups).all_columns}
 
 
 @pytest.mark.parametrize(
     ("column", "value"), [("estimate", "double('NaN')"), ("pre_rmse", "-1D"), ("pre_rmse", "double('Infinity')")]
 )
-def test_impossible_numbers_cannot_be_written(spark: SparkSession, folder: Path, column: str, value: str) -> None:
-    from pyspark.sql import functions as F
-
-    run_job(spark, config_for(folder))
-    row = read(spark, folder, "panel_effects").limit(1).withColumn(column, F.expr(value))
+def test_impossible_numbers_cannot_be_written(spark: SparkSession, finished: Path, column: str, value: str) -> None:
+    row = read(spark, finished, "panel_effects").limit(1).withColumn(column, F.expr(value))
     with pytest.raises(Exception, match=f"DELTA_VIOLATE_CONSTRAINT.*{column}"):
-        row.write.format("delta").mode("append").save(str(folder / "out" / "panel_effects"))
+        row.write.format("delta").mode("append").save(str(finished / "out" / "panel_effects"))
 
 
-def test_deltalake_reads_every_table_with_sparks_values(spark: SparkSession, folder: Path) -> None:
-    save(spark, messy_panels(), folder)
-    run_job(spark, config_for(folder))
+def test_deltalake_reads_every_table_with_sparks_values(spark: SparkSession, finished: Path) -> None:
+    keys = ("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage")
     for name in TABLES:
-        ours = read(spark, folder, name).toPandas()
-        theirs = DeltaTable(str(folder / "out" / name)).to_pandas()[list(ours.columns)]
-        keys = [
-            c for c in ours if c in ("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage")
-        ]
-        if keys:
-            ours, theirs = (frame.sort_values(keys, ignore_index=True) for frame in (ours, theirs))
+        ours = read(spark, finished, name).toPandas()
+        theirs = DeltaTable(str(finished / "out" / name)).to_pandas()[list(ours.columns)]
+        by = [column for column in ours if column in keys]
+        if by:
+            ours, theirs = (frame.sort_values(by, ignore_index=True) for frame in (ours, theirs))
         for column in ours.select_dtypes("datetime"):
             theirs[column] = theirs[column].dt.tz_localize(None).astype(ours[column].dtype)
         assert len(theirs) > 0 or name == "tuning_path"
@@ -158,10 +159,13 @@ def test_what_changed_in_input_configuration_or_code_is_run_again(
     assert len({run.run_key for run in runs}) == 4
 
 
-def test_the_users_own_run_key_decides(spark: SparkSession, folder: Path) -> None:
-    first = run_job(spark, config_for(folder, run_key="nightly-2024-01-01"))
-    second = run_job(spark, config_for(folder, run_key="nightly-2024-01-01", seed=9))
-    assert (first.run_key, second.new) == ("nightly-2024-01-01", False)
+def test_the_users_own_run_key_decides_and_is_never_a_path(spark: SparkSession, folder: Path) -> None:
+    other = folder / "out" / "kept"
+    other.mkdir(parents=True)
+    first = run_job(spark, config_for(folder, run_key=".."))
+    second = run_job(spark, config_for(folder, run_key="..", seed=9))
+    assert (first.run_key, second.new) == ("..", False)
+    assert other.exists()
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])
@@ -204,17 +208,17 @@ def test_a_killed_run_shows_nothing_and_the_next_goes_on_where_it_was(
     ran: list[int] = []
     original = running._run_wave
 
-    def dies_at_the_second_wave(packed: Any, work: Any, plan: Any, wave: Any, path: str) -> None:
+    def dies_at_the_second_wave(planned: Any, work: Any, wave: Any, path: str) -> None:
         if wave.number == 1 and not ran.count(-1):
             ran.append(-1)
             raise KilledError
         ran.append(wave.number)
-        original(packed, work, plan, wave, path)
+        original(planned, work, wave, path)
 
     monkeypatch.setattr(running, "_run_wave", dies_at_the_second_wave)
     with pytest.raises(KilledError):
         run_job(spark, config_for(folder))
-    assert not (folder / "out" / "runs").exists()
+    assert read(spark, folder, "runs").count() == 0
     with caplog.at_level(logging.INFO, "causal_spark"):
         written = run_job(spark, config_for(folder))
     assert ran == [0, -1, 1]
@@ -235,12 +239,10 @@ def test_a_run_killed_between_commits_shows_nothing_half(
         original(place, rows, commit)
 
     monkeypatch.setattr(lake_tables, "append_rows", dies)
-    monkeypatch.setattr("causal_spark.lake.runs.append_rows", dies)
     with pytest.raises(KilledError):
         run_job(spark, config_for(folder))
     location = output_location(str(folder / "out"))
-    if (folder / "out" / "runs").exists():
-        assert visible_run_ids(spark, location).count() == 0
+    assert visible_run_ids(spark, location).count() == 0
     monkeypatch.undo()
     run_job(spark, config_for(folder))
     assert len(visible(spark, folder, "panel_effects")) == 4
@@ -259,7 +261,7 @@ def test_rows_that_do_not_land_are_noticed(spark: SparkSession, folder: Path, mo
     monkeypatch.setattr(lake_tables, "append_rows", lambda place, rows, commit: None)
     with pytest.raises(WriteError, match="panel_effects: 0 of 4"):
         run_job(spark, config_for(folder))
-    assert not (folder / "out" / "runs").exists()
+    assert read(spark, folder, "runs").count() == 0
 
 
 def test_a_lost_group_is_a_failure_and_not_a_silence(
@@ -267,14 +269,14 @@ def test_a_lost_group_is_a_failure_and_not_a_silence(
 ) -> None:
     original = running._run_wave
 
-    def forgets_south(packed: DataFrame, work: Any, plan: Any, wave: Any, path: str) -> None:
-        original(packed.where("region <> 'south'"), work, plan, wave, path)
+    def forgets_south(planned: DataFrame, work: Any, wave: Any, path: str) -> None:
+        original(planned.where("region <> 'south'"), work, wave, path)
 
     monkeypatch.setattr(running, "_run_wave", forgets_south)
     run_job(spark, config_for(folder))
     failures = read(spark, folder, "failures").collect()
-    assert [(row["group_id"], row["error_class"]) for row in failures] == [
-        ('{"region":{"string":"south"}}', "LostGroupError")
+    assert [(row["group_id"], row["error_class"], row["n_rows"]) for row in failures] == [
+        ('{"region":{"string":"south"}}', "LostGroupError", 120)
     ]
     assert read(spark, folder, "runs").collect()[0]["n_failed"] == 1
 
@@ -285,8 +287,10 @@ def test_too_many_failures_show_their_reasons_and_no_results(spark: SparkSession
         run_job(spark, config_for(folder))
     assert read(spark, folder, "runs").collect()[0]["status"] == "failed"
     assert read(spark, folder, "failures").count() == 2
-    assert not (folder / "out" / "panel_effects").exists()
+    assert read(spark, folder, "panel_effects").count() == 0
+    assert not list((folder / "out").glob("_work/*"))
     assert run_job(spark, config_for(folder, max_failed_fraction=0.7)).new
+    assert visible(spark, folder, "panel_effects")["region"].unique().tolist() == ["good"]
 
 
 def test_another_shape_of_groups_is_refused_and_named(spark: SparkSession, folder: Path) -> None:
@@ -345,7 +349,10 @@ def test_results_of_pandas_and_spark_frames_can_be_written_once(spark: SparkSess
     again = fits[0].write(str(tmp_path / "out"), spark=spark)
     assert (first.new, again.new) == (True, False)
     second = fits[1].write(str(tmp_path / "out"), force=True)
+    named = fits[1].write(str(tmp_path / "out"), run_key="mine")
     assert second.new
+    assert named.new
+    assert len({first.run_id, second.run_id, named.run_id}) == 3
     frames = [
         read(spark, tmp_path, "panel_effects").where(f"run_id = '{run.run_id}'").drop("run_id", "seconds").toPandas()
         for run in (first, second)

@@ -73,12 +73,31 @@ def _arrow_type(data_type: pa.DataType) -> str:
     return names.get(str(data_type), str(data_type).upper())
 
 
-def column_types(data: pd.DataFrame | DataFrame) -> dict[str, str]:
-    """Column name to contract type (or the type's own name where the contract has none)."""
-    if isinstance(data, pd.DataFrame):
-        named = [name for name in data.columns if isinstance(name, str)]
-        return {field.name: _arrow_type(field.type) for field in pa.Schema.from_pandas(data[named], False)}
-    return {field.name: _spark_type(field.dataType) for field in data.schema.fields}
+def column_types(data: pd.DataFrame | DataFrame, used: Sequence[str]) -> dict[str, str]:
+    """Column name to contract type (or the type's own name where the contract has none).
+
+    Only ``used`` columns of a pandas frame are looked into; others are listed with type ``?``. Raises `InputError` for
+    a used column that occurs twice or whose values are of several types.
+    """
+    if not isinstance(data, pd.DataFrame):
+        return {field.name: _spark_type(field.dataType) for field in data.schema.fields}
+    types = {str(name): "?" for name in data.columns}
+    for name in used:
+        if name not in types:
+            continue
+        n_times = int((data.columns == name).sum())
+        if n_times > 1:
+            raise InputError(f"Column {name!r} occurs {n_times} times.", "Give each column its own name.")
+        types[name] = _arrow_type(_arrow(data[name], name).type)
+    return types
+
+
+def _arrow(column: pd.Series, name: str) -> pa.Array:
+    try:
+        values = pa.Array.from_pandas(column)
+    except (pa.ArrowException, OverflowError) as error:
+        raise InputError(f"Column {name!r} has values of several types: {error}.", "Cast it to one type.") from error
+    return pa.concat_arrays(values.chunks) if isinstance(values, pa.ChunkedArray) else values
 
 
 def _existing(name: str, role: str, available: Mapping[str, str]) -> str:
@@ -146,18 +165,25 @@ def select_spark(data: DataFrame, columns: InputColumns) -> DataFrame:
 
 def select_pandas(data: pd.DataFrame, columns: InputColumns) -> pa.Table:
     """The engine's columns of a pandas frame as an Arrow table, named, cast, and sorted by group and order columns."""
-    arrays = []
-    for column in columns.all:
-        values = pa.Array.from_pandas(data[column.source])
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks()
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        if pa.types.is_timestamp(values.type) and values.type.tz is None:
-            values = pc.assume_timezone(values, "UTC")
-        if pa.types.is_boolean(values.type) and column.type == "DOUBLE":
-            values = values.cast(pa.int8())
-        arrays.append(values.cast(ARROW_TYPES[column.type], safe=column.type != "DOUBLE"))
+    arrays = [_cast(_arrow(data[column.source], column.source), column) for column in columns.all]
     table = pa.Table.from_arrays(arrays, names=[column.name for column in columns.all])
-    keys = [column.name for column in columns.groups] + list(columns.order)
+    keys = [column.name for column in columns.groups] + list(columns.sorting)
     return table.sort_by([(key, "ascending") for key in keys])
+
+
+def _cast(values: pa.Array, column: InputColumn) -> pa.Array:
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_timestamp(values.type) and values.type.tz is None:
+        values = pc.assume_timezone(values, "UTC")
+    if pa.types.is_boolean(values.type) and column.type == "DOUBLE":
+        values = values.cast(pa.int8())
+    if pa.types.is_decimal(values.type):
+        # Arrow's own cast is off in the last bit, Spark's is not.
+        values = values.cast(pa.string())
+    try:
+        return values.cast(ARROW_TYPES[column.type], safe=column.type != "DOUBLE")
+    except pa.ArrowException as error:
+        raise InputError(
+            f"Column {column.source!r} cannot be read as {column.type.lower()}: {error}.", "Cast it before the run."
+        ) from error

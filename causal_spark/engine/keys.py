@@ -35,7 +35,7 @@ def canonical_json(value: Any) -> str:
             return [strict(inner) for inner in part]
         return str(part) if isinstance(part, float) and not math.isfinite(part) else part
 
-    return json.dumps(strict(value), sort_keys=True, ensure_ascii=False)
+    return json.dumps(strict(value), sort_keys=True, ensure_ascii=False, default=str)
 
 
 def seed_for(run_seed: int, group: str, purpose: str) -> int:

@@ -61,7 +61,7 @@ def _digest(table: pa.Table, columns: InputColumns) -> str:
         if column.type == "STRING":
             running.update("\x00".join(value or "" for value in array.to_pylist()).encode())
         else:
-            filled = pc.fill_null(array, pa.scalar(0).cast(array.type))
+            filled = pc.fill_null(array, pa.scalar(0, pa.int32()).cast(array.type))
             running.update(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes())
     return running.hexdigest()
 

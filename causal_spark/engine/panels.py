@@ -18,8 +18,11 @@ from causal_spark.errors import (
     DeclinedError,
     DuplicateCellError,
     GroupError,
+    GroupTooLargeError,
     KeyValueError,
+    NoEstimatorError,
     OutcomeValueError,
+    SolverError,
     TreatmentValueError,
 )
 from causal_spark.panel.event_study import EventStudy, event_study
@@ -31,6 +34,8 @@ from causal_spark.panel.types import Fit, Panel, PanelSize
 Cells = Literal["treated", "all", "none"]
 #: Weights at or below this are left out of ``panel_weights``.
 WEIGHT_FLOOR = 1e-6
+#: Cells of one panel; an estimator holds a few arrays of this many doubles.
+CELL_LIMIT = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +68,21 @@ def build_panel(rows: pa.Table) -> Panel:
     units, unit_codes = _codes(rows["_unit"], "unit")
     times, time_codes = _codes(rows["_time"], "time")
     n_units, n_periods = len(units), len(times)
+    if n_units * n_periods > CELL_LIMIT:
+        raise GroupTooLargeError(
+            f"{n_units} units x {n_periods} periods make {n_units * n_periods} cells, more than {CELL_LIMIT}.",
+            "Aggregate time to coarser periods, or split the group: a panel has most of its units in most periods.",
+        )
     cell = unit_codes * n_periods + time_codes
 
     def where(row: int) -> str:
         return f"unit {units[unit_codes[row]]!s}, time {label(times[time_codes[row]])}"
 
-    counts = np.bincount(cell, minlength=n_units * n_periods)
-    if len(cell) and counts.max() > 1:
-        row = int(np.flatnonzero(counts[cell] > 1)[0])
+    order = np.argsort(cell, kind="stable")
+    again = order[1:][np.diff(cell[order]) == 0]
+    if again.size:
         raise DuplicateCellError(
-            f"{int((counts > 1).sum())} (unit, time) pairs occur more than once, the first at {where(row)}.",
+            f"{np.unique(cell[again]).size} (unit, time) pairs occur more than once, the first at {where(again[0])}.",
             "Aggregate to one row per unit and time, or add the missing key to the group columns.",
         )
     treatment = _numbers(rows["_treatment"])
@@ -170,30 +180,20 @@ class PanelWork:
         "panel_weights",
         "tuning_path",
     )
-    measures = ("units", "periods", "treated_units", "treated_cells")
+    measures = ("units", "treated_units", "treated_cells")
 
     def measure(self, rows: pa.Table) -> tuple[int, ...]:
-        """Units, periods, treated units and treated cells of an ordered slice."""
+        """Units, treated units and treated cells of an ordered slice."""
         unit = rows["_unit"]
         treated = pc.fill_null(pc.equal(rows["_treatment"], 1.0), False)
-        n_units = pc.count_distinct(unit).as_py()
         treated_units = unit.filter(treated)
-        return (
-            n_units,
-            -(-len(rows) // max(n_units, 1)),
-            pc.count_distinct(treated_units).as_py(),
-            len(treated_units),
-        )
+        return pc.count_distinct(unit).as_py(), pc.count_distinct(treated_units).as_py(), len(treated_units)
 
     def cost(self, size: GroupSize) -> Mapping[str, float]:
         """Seconds per estimator, its variances included."""
         counted = size.measures
-        panel = PanelSize(
-            counted["units"],
-            min(counted["periods"], size.n_rows),
-            counted["treated_units"],
-            counted["treated_cells"],
-        )
+        n_periods = -(-size.n_rows // max(counted["units"], 1))
+        panel = PanelSize(counted["units"], n_periods, counted["treated_units"], counted["treated_cells"])
         costs: dict[str, float] = {}
         for task in self.estimators:
             if not task.wants(size.key):
@@ -213,7 +213,9 @@ class PanelWork:
         result = GroupResult({name: [] for name in self.tables})
         try:
             panel = build_panel(group.rows)
-        except GroupError as error:
+            if not any(task.wants(group.key) for task in self.estimators):
+                raise NoEstimatorError("No estimator is asked for here.", "Widen `where`, or drop the group.")
+        except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("read", None, error))
             return result
         for task in self.estimators:
@@ -231,10 +233,18 @@ class PanelWork:
             fit = definition.fit(panel, task.options, None, seed)
             summary = summarise(panel, fit)
             events = event_study(panel, fit)
+            seconds = time.perf_counter() - started
+            if not np.isfinite([summary.estimate, *events.estimate]).all():
+                raise SolverError("The estimate is not finite.", "Rescale the outcome: it is near the largest double.")
+            rows = {
+                "panel_effects": [_effect_row(task.name, summary, fit, seconds)],
+                "panel_cells": self._cell_rows(task.name, panel, fit),
+                "panel_weights": _weight_rows(task.name, panel, fit),
+                "tuning_path": _path_rows(task.name, fit),
+            }
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("estimate", task.name, error))
             return
-        seconds = time.perf_counter() - started
         estimates: list[VarianceEstimate] = []
         for variance in self.variances:
             found = self._variance(panel, group, task, fit, variance, result)
@@ -242,12 +252,9 @@ class PanelWork:
             if found is not None:
                 estimates.append(found)
         first = estimates[0] if estimates else None
-        tables = result.tables
-        tables["panel_effects"].append(_effect_row(task.name, summary, fit, seconds))
-        tables["panel_event_study"] += self._event_rows(task.name, events, first)
-        tables["panel_cells"] += self._cell_rows(task.name, panel, fit)
-        tables["panel_weights"] += _weight_rows(task.name, panel, fit)
-        tables["tuning_path"] += _path_rows(task.name, fit)
+        result.tables["panel_event_study"] += self._event_rows(task.name, events, first)
+        for name, made in rows.items():
+            result.tables[name] += made
 
     def _variance(
         self, panel: Panel, group: str, task: EstimatorTask, fit: Fit, variance: VarianceTask, result: GroupResult

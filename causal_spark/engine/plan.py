@@ -18,6 +18,9 @@ TASK_ROWS = 1_000_000
 WAVE_SECONDS = 40.0
 MAX_WAVES = 20
 MAX_TASKS = 4096
+#: A group longer than this waits for the others; so many of them share a wave at least.
+LONG_SECONDS = 10.0
+LONG_GROUPS = 64
 #: Unpacking, array building and encoding, per group and per row.
 _GROUP_SECONDS = 1e-3
 _ROW_SECONDS = 5e-7
@@ -81,27 +84,43 @@ def _deal(costs: Sequence[float], n_bins: int) -> list[int]:
     return places
 
 
+def _n_waves(seconds: Sequence[float], groups_per_wave: int) -> int:
+    return max(1, min(MAX_WAVES // 2, math.ceil(sum(seconds) / WAVE_SECONDS), len(seconds) // groups_per_wave))
+
+
 def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
-    """Deal groups into cost-balanced waves and each wave's groups into cost-balanced tasks."""
+    """Deal groups into cost-balanced waves and each wave's groups into cost-balanced tasks.
+
+    Long groups come last, in few waves with many groups each: cores would stand idle behind one that ends a wave, and
+    what is done before them is staged, should one of them bring the job down.
+    """
     costed = sorted(
         ((group_seconds(size, work), size) for size in sizes), key=lambda pair: (-pair[0], pair[1].group_id)
     )
-    total = sum(seconds for seconds, _ in costed)
-    # A wave is never shorter than its longest group: more waves would only leave cores idle behind it.
-    longest = costed[0][0] if costed else 0.0
-    n_waves = max(1, min(MAX_WAVES, math.ceil(total / WAVE_SECONDS), int(total / longest) if longest else 1))
-    wave_of = _deal([seconds for seconds, _ in costed], n_waves)
     groups: list[PlannedGroup] = []
     waves: list[Wave] = []
-    for number in range(n_waves):
-        members = [pair for pair, wave in zip(costed, wave_of, strict=True) if wave == number]
-        seconds = sum(cost for cost, _ in members)
-        n_rows = sum(size.n_rows for _, size in members)
-        wanted = max(math.ceil(seconds / TASK_SECONDS), math.ceil(n_rows / TASK_ROWS), 1)
-        n_tasks = min(wanted, len(members), MAX_TASKS)
-        places = _deal([cost for cost, _ in members], n_tasks)
-        groups += [
-            PlannedGroup(size.group_id, number, task, cost) for (cost, size), task in zip(members, places, strict=True)
-        ]
-        waves.append(Wave(number, n_tasks, len(members), seconds))
+    for members, groups_per_wave in (
+        ([pair for pair in costed if pair[0] <= LONG_SECONDS], 1),
+        ([pair for pair in costed if pair[0] > LONG_SECONDS], LONG_GROUPS),
+    ):
+        if not members:
+            continue
+        n_waves = _n_waves([seconds for seconds, _ in members], groups_per_wave)
+        dealt = _deal([seconds for seconds, _ in members], n_waves)
+        for place in range(n_waves):
+            mine = [pair for pair, wave in zip(members, dealt, strict=True) if wave == place]
+            _add_wave(mine, groups, waves)
     return Plan(tuple(groups), tuple(waves))
+
+
+def _add_wave(members: Sequence[tuple[float, GroupSize]], groups: list[PlannedGroup], waves: list[Wave]) -> None:
+    number = len(waves)
+    seconds = sum(cost for cost, _ in members)
+    n_rows = sum(size.n_rows for _, size in members)
+    wanted = max(math.ceil(seconds / TASK_SECONDS), math.ceil(n_rows / TASK_ROWS), 1)
+    n_tasks = min(wanted, len(members), MAX_TASKS)
+    places = _deal([cost for cost, _ in members], n_tasks)
+    groups += [
+        PlannedGroup(size.group_id, number, task, cost) for (cost, size), task in zip(members, places, strict=True)
+    ]
+    waves.append(Wave(number, n_tasks, len(members), seconds))

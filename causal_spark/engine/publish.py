@@ -19,7 +19,7 @@ from causal_spark.engine.work import Work
 from causal_spark.errors import TooManyFailuresError
 from causal_spark.lake.locations import Location
 from causal_spark.lake.runs import RunRecord, append_run, succeeded_run
-from causal_spark.lake.schemas import FAILURES, group_columns
+from causal_spark.lake.schemas import FAILURES, Column, group_columns
 from causal_spark.lake.tables import Commit, append_tables
 
 
@@ -68,10 +68,15 @@ def make_run_key(job: str, origin: Origin) -> str:
     return digest_of((job, origin.input, origin.input_version, origin.config_json, code_version()))
 
 
-def find_written(spark: SparkSession, location: Location, run_key: str) -> Written | None:
-    """The visible attempt of that key, if there is one."""
-    found = succeeded_run(spark, location, run_key)
+def find_written(spark: SparkSession, location: Location, job: str, run_key: str) -> Written | None:
+    """The visible attempt of that job and key, if there is one."""
+    found = succeeded_run(spark, location, job, run_key)
     return None if found is None else Written(location.address, found, run_key, new=False)
+
+
+def contract_groups(work: Work) -> tuple[Column, ...]:
+    """The group columns of a job's result tables."""
+    return group_columns(tuple((column.name, column.type) for column in work.columns.groups))
 
 
 def publish(
@@ -87,15 +92,15 @@ def publish(
 ) -> Written:
     """Append every result table, then the row in ``runs`` that makes them visible.
 
-    frames: result tables and ``failures``, without ``run_id``. Repeating it for the same run_id changes nothing.
+    frames: result tables and ``failures``, without ``run_id``. run_id: a name of its own for every call.
     Raises `TooManyFailuresError` after writing ``failures`` and a failed run, results left out; `WriteError` and
     `TableShapeError` as `append_tables` does.
     """
     fraction = summary.n_failed / summary.n_groups
     accepted = fraction <= max_failed_fraction
     wanted = {name: frame for name, frame in frames.items() if accepted or name == FAILURES.name}
-    groups = group_columns(tuple((column.name, column.type) for column in work.columns.groups))
-    append_tables(spark, location, wanted, summary.row_counts, groups, Commit(run_id, run_key, __version__))
+    commit = Commit(run_id, run_key, __version__)
+    append_tables(spark, location, wanted, summary.row_counts, contract_groups(work), commit)
     record = RunRecord(
         run_id=run_id,
         run_key=run_key,

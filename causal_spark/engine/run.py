@@ -29,13 +29,18 @@ from causal_spark.engine.stage import (
     run_groups,
     run_packed,
     staged_fields,
+    staged_name,
     staged_schema,
 )
 from causal_spark.engine.work import GroupSize, Work
 from causal_spark.errors import EmptyInputError
-from causal_spark.lake.schemas import FAILURES, TABLES
+from causal_spark.lake.schemas import FAILURES, RESERVED_PARTITIONS, TABLES
 
 log = logging.getLogger("causal_spark")
+
+# Partition columns and a folder of the scratch area; the first two are reserved names of group columns.
+_WAVE, _ATTEMPT = RESERVED_PARTITIONS
+_PLANNED = "planned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,79 +102,97 @@ def _input_digest(chunks: list[tuple[str, int, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SparkRun:
-    """Results of a run on Spark, materialised in a work location. staged: its rows; lost: groups that never came."""
+    """Results of a run on Spark, materialised in a work location.
+
+    staged: its rows. lost: groups that never came back. folders: what it packed and staged, or took over.
+    """
 
     spark: SparkSession
     work: Work
     staged: DataFrame
-    lost: tuple[str, ...]
+    lost: tuple[GroupSize, ...]
     summary: RunSummary
+    folders: tuple[str, ...]
 
     def frame(self, table: str) -> DataFrame:
         """One result table without ``run_id``, read from the work location."""
         keys = [F.col("_group_id").alias("group_id")]
         if TABLES[table].has_group_columns:
             keys += [F.col(column.name) for column in self.work.columns.groups]
-        rows = self.staged.select(*keys, F.inline(F.col(table)))
+        rows = self.staged.select(*keys, F.inline(F.col(staged_name(table))))
         if table == FAILURES.name and self.lost:
-            extra = [(group_id, *lost_row(self.work).values()) for group_id in self.lost]
+            extra = [(size.group_id, *lost_row(self.work, size.n_rows).values()) for size in self.lost]
             rows = rows.unionByName(self.spark.createDataFrame(extra, rows.schema))
         return rows
 
 
-def run_on_spark(data: DataFrame, work: Work, folder: str, attempt: str) -> SparkRun:
-    """Pack, plan and run every group of a frame.
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Where one attempt keeps what it packed and staged.
 
-    folder: path all workers can write to; rows are packed and staged below it. Waves that an earlier attempt staged
-    there under the same plan are taken over, so a killed run goes on where it was.
-    Raises `EmptyInputError` when there is no row.
+    folder: path that driver and workers share. attempt: name of this attempt. take_over: whether waves that an earlier
+    attempt staged in the same folder under the same plan are used instead of run again.
     """
+
+    folder: str
+    attempt: str
+    take_over: bool = False
+
+    def path(self, name: str, attempt: str | None = None) -> str:
+        """A folder of this attempt (or of another) below a name."""
+        return f"{self.folder}/{name}/{_ATTEMPT}={attempt or self.attempt}"
+
+
+def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
+    """Pack, plan and run every group of a frame, wave by wave. Raises `EmptyInputError` when there is no row."""
     spark = data.sparkSession
     started_at, clock = _now(), time.monotonic()
-    packed = _pack(data, work, f"{folder}/packed/attempt={attempt}")
+    packed = _pack(data, work, scratch.path("packed"))
     sizes, chunks = _sizes(packed, work)
     rows_read = sum(size.n_rows for size in sizes)
     require_rows(rows_read)
     plan = make_plan(sizes, work)
-    log.info(
-        "%d groups, %d rows; %d waves, about %.0f core seconds", len(sizes), rows_read, len(plan.waves), plan.seconds
-    )
+    n_waves = len(plan.waves)
+    log.info("%d groups, %d rows; %d waves, about %.0f core seconds", len(sizes), rows_read, n_waves, plan.seconds)
+    planned = _planned(packed, plan, scratch)
+    stage = f"staged_{plan.digest}"
+    kept = _staged_before(spark, work, plan, stage, scratch)
+    schema = _ddl(staged_fields(work))
     tally = _Tally({}, Counter())
-    staged: list[DataFrame] = []
+    paths: list[str] = []
     done_seconds = 0.0
-    stage = f"{folder}/staged_{plan.digest}"
-    kept = _staged_before(spark, work, plan, stage, attempt)
     for wave in plan.waves:
-        path = f"{stage}/wave={wave.number}/attempt={kept.get(wave.number, attempt)}"
+        path = scratch.path(f"{stage}/{_WAVE}={wave.number}", kept.get(wave.number))
         if wave.number in kept:
-            log.info("wave %d/%d: taken over from attempt %s", wave.number + 1, len(plan.waves), kept[wave.number])
+            log.info("wave %d/%d: taken over from attempt %s", wave.number + 1, n_waves, kept[wave.number])
         else:
-            _run_wave(packed, work, plan, wave, path)
-        rows = spark.read.schema(_ddl(staged_fields(work))).parquet(path)
-        staged.append(rows)
-        head = rows.where(F.col("_part") == 0)
-        for row in head.select(
-            "_group_id", F.size(work.tables[0]).alias("n"), F.col("failures.kind").alias("kinds"), "_seconds"
+            _run_wave(planned, work, wave, path)
+        paths.append(path)
+        first = spark.read.schema(schema).parquet(path).where(F.col("_part") == 0)
+        estimates, failures = staged_name(work.tables[0]), staged_name(FAILURES.name)
+        for row in first.select(
+            "_group_id", F.size(estimates).alias("n"), F.col(f"{failures}.kind").alias("kinds"), "_seconds"
         ).collect():
             tally.add(row["_group_id"], row["n"], row["kinds"], row["_seconds"])
         done_seconds += wave.seconds
         elapsed = time.monotonic() - clock
         left = elapsed * (plan.seconds - done_seconds) / max(done_seconds, 1e-9)
-        log.info(
-            "wave %d/%d: %s; %.0f s so far, about %.0f s left",
-            wave.number + 1,
-            len(plan.waves),
-            tally.line(),
-            elapsed,
-            left,
-        )
-    lost = tuple(sorted(size.group_id for size in sizes if size.group_id not in tally.statuses))
-    for group_id in lost:
-        tally.add(group_id, 0, ["failed"], {})
-    everything = reduce(DataFrame.unionByName, staged)
-    sums = everything.agg(*[F.sum(F.size(name)).alias(name) for name in result_columns(work)]).collect()[0].asDict()
-    sums[FAILURES.name] += len(lost)
-    return SparkRun(spark, work, everything, lost, _summary(started_at, tally, rows_read, chunks, sums))
+        said = (wave.number + 1, n_waves, tally.line(), elapsed, left)
+        log.info("wave %d/%d: %s; %.0f s so far, about %.0f s left", *said)
+    lost = tuple(size for size in sizes if size.group_id not in tally.statuses)
+    for size in lost:
+        tally.add(size.group_id, 0, ["failed"], {})
+    everything = reduce(DataFrame.unionByName, [spark.read.schema(schema).parquet(path) for path in paths])
+    counted = [F.sum(F.size(staged_name(name))).alias(name) for name in result_columns(work)]
+    row_counts = everything.agg(*counted).collect()[0].asDict()
+    row_counts[FAILURES.name] += len(lost)
+    used = (
+        scratch.path("packed"),
+        f"{scratch.folder}/{_PLANNED}_{scratch.attempt}",
+        scratch.path(f"{stage}/{_WAVE}=-1"),
+    )
+    summary = _summary(started_at, tally, rows_read, chunks, row_counts)
+    return SparkRun(spark, work, everything, lost, summary, (*used, *paths))
 
 
 def _summary(
@@ -203,7 +226,8 @@ def _pack(data: DataFrame, work: Work, path: str) -> DataFrame:
         return pack(batches, work)
 
     schema = _ddl(packed_fields(work))
-    packed = rows.sortWithinPartitions(*keys, *columns.order).mapInArrow(packer, schema)
+    # Every value column takes part, so that rows alike in unit and time come in one order too.
+    packed = rows.sortWithinPartitions(*keys, *columns.sorting).mapInArrow(packer, schema)
     packed.write.mode("overwrite").parquet(path)
     return data.sparkSession.read.schema(schema).parquet(path)
 
@@ -226,36 +250,51 @@ def _sizes(packed: DataFrame, work: Work) -> tuple[list[GroupSize], list[tuple[s
     return [found[group_id] for group_id in sorted(found)], chunks
 
 
-def _run_wave(packed: DataFrame, work: Work, plan: Plan, wave: Wave, path: str) -> None:
-    places = packed.sparkSession.createDataFrame(
-        [(group.group_id, group.task) for group in plan.in_wave(wave.number)], "_group_id string, _task int"
+def _planned(packed: DataFrame, plan: Plan, scratch: Scratch) -> DataFrame:
+    """Packed rows with the wave and task they belong to, laid out so that a wave reads its own rows only."""
+    spark = packed.sparkSession
+    places = spark.createDataFrame(
+        [(group.group_id, group.wave, group.task) for group in plan.groups], f"_group_id string, {_WAVE} int, _task int"
     )
+    placed = packed.join(F.broadcast(places), "_group_id")
+    if len(plan.waves) == 1:
+        return placed
+    path = f"{scratch.folder}/{_PLANNED}_{scratch.attempt}"
+    placed.write.mode("overwrite").partitionBy(_WAVE).parquet(path)
+    return spark.read.schema(placed.schema).parquet(path)
+
+
+def _run_wave(planned: DataFrame, work: Work, wave: Wave, path: str) -> None:
+    columns = [name for name, _ in packed_fields(work)]
 
     def runner(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return run_packed(batches, work)
 
     rows = (
-        packed.join(F.broadcast(places), "_group_id")
+        planned.where(F.col(_WAVE) == wave.number)
         .repartitionById(wave.n_tasks, F.col("_task"))
         .sortWithinPartitions("_group_id", "_chunk")
+        .select(*columns)
         .mapInArrow(runner, _ddl(staged_fields(work)))
     )
     rows.write.mode("overwrite").parquet(path)
 
 
-def _staged_before(spark: SparkSession, work: Work, plan: Plan, folder: str, attempt: str) -> dict[int, str]:
+def _staged_before(spark: SparkSession, work: Work, plan: Plan, stage: str, scratch: Scratch) -> dict[int, str]:
     """Waves that some attempt staged whole, with that attempt; a half-committed one lacks files, so whole groups."""
+    if not scratch.take_over:
+        return {}
     schema = _ddl(staged_fields(work))
     # An empty wave of its own makes sure that there is something to list.
-    spark.createDataFrame([], schema).write.mode("overwrite").parquet(f"{folder}/wave=-1/attempt={attempt}")
+    spark.createDataFrame([], schema).write.mode("overwrite").parquet(scratch.path(f"{stage}/{_WAVE}=-1"))
     found = (
-        spark.read.schema(f"{schema}, wave int, attempt string")
-        .parquet(folder)
-        .groupBy("wave", "attempt")
+        spark.read.schema(f"{schema}, {_WAVE} int, {_ATTEMPT} string")
+        .parquet(f"{scratch.folder}/{stage}")
+        .groupBy(_WAVE, _ATTEMPT)
         .agg(F.countDistinct("_group_id").alias("n"))
         .collect()
     )
-    complete = sorted((row["wave"], row["attempt"]) for row in found if row["n"] == plan.waves[row["wave"]].n_groups)
+    complete = sorted((row[_WAVE], row[_ATTEMPT]) for row in found if row["n"] == plan.waves[row[_WAVE]].n_groups)
     return dict(complete)
 
 
@@ -286,10 +325,11 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
         [("_group_id", "ascending"), ("_part", "ascending")]
     )
     tally = _Tally({}, Counter())
-    for row in staged.select(["_group_id", "_part", work.tables[0], FAILURES.name, "_seconds"]).to_pylist():
+    estimates, failures = staged_name(work.tables[0]), staged_name(FAILURES.name)
+    for row in staged.select(["_group_id", "_part", estimates, failures, "_seconds"]).to_pylist():
         if row["_part"] == 0:
-            kinds = [failure["kind"] for failure in row[FAILURES.name]]
-            tally.add(row["_group_id"], len(row[work.tables[0]]), kinds, dict(row["_seconds"]))
+            kinds = [failure["kind"] for failure in row[failures]]
+            tally.add(row["_group_id"], len(row[estimates]), kinds, dict(row["_seconds"]))
     chunks = [
         (group_id, chunk, found)
         for batch in packed
@@ -297,5 +337,5 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
             *(batch.column(name).to_pylist() for name in ("_group_id", "_chunk", "_digest")), strict=True
         )
     ]
-    counts = {name: pc.sum(pc.list_value_length(staged[name])).as_py() for name in result_columns(work)}
+    counts = {name: pc.sum(pc.list_value_length(staged[staged_name(name)])).as_py() for name in result_columns(work)}
     return LocalRun(work, staged, _summary(started_at, tally, len(data), chunks, counts))

@@ -38,16 +38,18 @@ def read_source(spark: SparkSession, location: str, file_format: Format, rename:
     place = input_place(location)
     try:
         source = _open(spark, place, file_format)
+        # On Connect what is missing shows only when something is asked for.
+        columns = source.data.columns
     except AnalysisException as error:
         raise InputError(
             f"Input {location!r} cannot be read as {file_format}: {str(error).splitlines()[0]}",
             "Check input.location and input.format.",
         ) from error
-    missing = [name for name in rename if name not in source.data.columns]
+    missing = [name for name in rename if name not in columns]
     if missing:
         raise InputError(
             f"columns.rename names {missing[0]!r}, which is not in the input.",
-            f"It has: {', '.join(source.data.columns)}.",
+            f"It has: {', '.join(columns)}.",
         )
     return Source(source.data.withColumnsRenamed(dict(rename)), place.address, source.version)
 

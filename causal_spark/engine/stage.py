@@ -12,12 +12,18 @@ from threadpoolctl import threadpool_limits
 from causal_spark.engine.columns import ARROW_TYPES
 from causal_spark.engine.pack import unpack
 from causal_spark.engine.work import Failure, Group, GroupResult, Row, Work
+from causal_spark.errors import LostGroupError
 from causal_spark.lake.schemas import FAILURES, TABLES, Column
 
 #: Rows of one table in one staged row; longer tables continue in further rows of the same group.
-PART_ROWS = 50_000
+PART_ROWS = 20_000
 #: Rows of all tables in one Arrow batch.
 BATCH_ROWS = 20_000
+
+
+def staged_name(table: str) -> str:
+    """Column of the staged table that holds a result table; no group column can start with an underscore."""
+    return f"_{table}"
 
 
 def result_columns(work: Work) -> dict[str, tuple[Column, ...]]:
@@ -37,7 +43,7 @@ def staged_fields(work: Work) -> list[tuple[str, str]]:
         ("_part", "int"),
         ("_n_rows", "bigint"),
         ("_seconds", "map<string,double>"),
-        *((name, struct(columns)) for name, columns in result_columns(work).items()),
+        *((staged_name(name), struct(columns)) for name, columns in result_columns(work).items()),
     ]
 
 
@@ -54,7 +60,7 @@ def staged_schema(work: Work) -> pa.Schema:
             ("_part", pa.int32()),
             ("_n_rows", pa.int64()),
             ("_seconds", pa.map_(pa.string(), pa.float64())),
-            *((name, struct(columns)) for name, columns in result_columns(work).items()),
+            *((staged_name(name), struct(columns)) for name, columns in result_columns(work).items()),
         ]
     )
 
@@ -87,14 +93,14 @@ def _parts(group: Group, result: GroupResult, work: Work) -> Iterator[dict[str, 
             "_part": part,
             "_n_rows": n_rows if part == 0 else 0,
             "_seconds": list(result.seconds.items()) if part == 0 else [],
-            **{name: rows[part * PART_ROWS : (part + 1) * PART_ROWS] for name, rows in tables.items()},
+            **{staged_name(name): rows[part * PART_ROWS : (part + 1) * PART_ROWS] for name, rows in tables.items()},
         }
 
 
 def run_groups(groups: Iterable[Group], work: Work) -> Iterator[pa.RecordBatch]:
     """Run the science on each group and encode what it says as staged rows."""
     schema = staged_schema(work)
-    names = [FAILURES.name, *work.tables]
+    names = [staged_name(name) for name in (FAILURES.name, *work.tables)]
     waiting: list[dict[str, Any]] = []
     held = 0
     # The last bits of a product depend on how many threads share it, and a task has one core anyway.
@@ -103,9 +109,9 @@ def run_groups(groups: Iterable[Group], work: Work) -> Iterator[pa.RecordBatch]:
             for row in _parts(group, work.run(group), work):
                 waiting.append(row)
                 held += 1 + sum(len(row[name]) for name in names)
-            if held >= BATCH_ROWS:
-                yield pa.RecordBatch.from_pylist(waiting, schema)
-                waiting, held = [], 0
+                if held >= BATCH_ROWS:
+                    yield pa.RecordBatch.from_pylist(waiting, schema)
+                    waiting, held = [], 0
     if waiting:
         yield pa.RecordBatch.from_pylist(waiting, schema)
 
@@ -117,7 +123,7 @@ def run_packed(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[pa.Rec
 
 def result_table(staged: pa.Table, name: str, work: Work) -> pa.Table:
     """One result table out of staged rows: ``group_id``, group columns where the contract has them, its columns."""
-    lists = staged[name].combine_chunks()
+    lists = staged[staged_name(name)].combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     parents = pc.list_parent_indices(lists)
     keys = [staged["_group_id"].take(parents)]
@@ -137,14 +143,14 @@ def group_status(n_estimates: int, kinds: Iterable[str]) -> str:
     return "succeeded" if n_estimates else "declined"
 
 
-def lost_row(work: Work) -> Mapping[str, Any]:
+def lost_row(work: Work, n_rows: int) -> Mapping[str, Any]:
     """The failure of a group that a task took and never gave back."""
     failure = Failure(
         "estimate",
         None,
         "failed",
-        "LostGroupError",
+        LostGroupError.__name__,
         "The group was planned but came back neither with a result nor with a failure.",
         "Run again; if it stays lost, report it as a defect of causal_spark.",
     )
-    return failure_row(failure, work.job, 0)
+    return failure_row(failure, work.job, n_rows)

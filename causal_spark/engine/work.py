@@ -32,6 +32,11 @@ class InputColumns:
     order: tuple[str, ...]
 
     @property
+    def sorting(self) -> tuple[str, ...]:
+        """Value columns in the order rows are sorted by: the ``order`` columns, then the rest."""
+        return self.order + tuple(column.name for column in self.values if column.name not in self.order)
+
+    @property
     def all(self) -> tuple[InputColumn, ...]:
         """Group columns, then value columns."""
         return self.groups + self.values

@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 
 from causal_spark.lake.locations import Location
 from causal_spark.lake.schemas import CONTRACT_VERSION, RUNS
-from causal_spark.lake.tables import Commit, append_rows, ensure_table
+from causal_spark.lake.tables import Commit, append_frames
 
 _SPARK_TYPES = {
     "STRING": T.StringType(),
@@ -48,28 +48,32 @@ class RunRecord:
 
 
 def append_run(spark: SparkSession, location: Location, record: RunRecord) -> None:
-    """Append one attempt to ``runs``. With status ``succeeded`` this is the commit that shows its rows."""
-    place = location.table(RUNS.name)
-    ensure_table(spark, place, RUNS)
+    """Append one attempt to ``runs``. With status ``succeeded`` this is the commit that shows its rows.
+
+    Raises `WriteError` when the row did not land.
+    """
     schema = T.StructType([T.StructField(c.name, _SPARK_TYPES[c.type], not c.required) for c in RUNS.all_columns])
     values = asdict(record)
     rows = spark.createDataFrame([tuple(values[name] for name in schema.fieldNames())], schema)
-    append_rows(place, rows, Commit(record.run_id, record.run_key, record.package_version))
+    commit = Commit(record.run_id, record.run_key, record.package_version)
+    append_frames(spark, location, {RUNS: rows}, {RUNS.name: 1}, commit)
 
 
-def succeeded_run(spark: SparkSession, location: Location, run_key: str) -> str | None:
-    """The run_id of the newest succeeded attempt with that key, or None."""
+def succeeded_run(spark: SparkSession, location: Location, job: str, run_key: str) -> str | None:
+    """The run_id of the newest succeeded attempt of that job and key, or None."""
+    mine = (F.col("status") == "succeeded") & (F.col("job") == job) & (F.col("run_key") == run_key)
     try:
-        runs = location.table(RUNS.name).load(spark.read)
+        runs = location.table(RUNS.name).load(spark.read).where(mine)
+        newest = runs.orderBy(F.col("finished_at").desc(), F.col("run_id").desc()).select("run_id").limit(1)
+        # On Connect a missing table shows only when rows are asked for.
+        found = newest.collect()
     except AnalysisException:
         return None
-    mine = runs.where((F.col("status") == "succeeded") & (F.col("run_key") == run_key))
-    found = mine.orderBy(F.col("finished_at").desc(), F.col("run_id").desc()).select("run_id").limit(1).collect()
     return str(found[0]["run_id"]) if found else None
 
 
 def visible_run_ids(spark: SparkSession, location: Location) -> DataFrame:
-    """One column ``run_id``: the newest succeeded attempt of every run_key."""
-    newest = Window.partitionBy("run_key").orderBy(F.col("finished_at").desc(), F.col("run_id").desc())
+    """One column ``run_id``: the newest succeeded attempt of every job and run_key."""
+    newest = Window.partitionBy("job", "run_key").orderBy(F.col("finished_at").desc(), F.col("run_id").desc())
     runs = location.table(RUNS.name).load(spark.read).where(F.col("status") == "succeeded")
     return runs.withColumn("place", F.row_number().over(newest)).where(F.col("place") == 1).select("run_id")

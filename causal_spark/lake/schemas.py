@@ -90,7 +90,7 @@ def _count(name: str, comment: str) -> Column:
     return Column(name, "BIGINT", comment, required=True, check=f"{name} >= 0")
 
 
-RUN_ID = _text("run_id", "Attempt that wrote the row; join with runs and keep status = 'succeeded'.")
+RUN_ID = _text("run_id", "Attempt that wrote the row; visible when it is the newest succeeded one of its run_key.")
 GROUP_ID = _text("group_id", "Canonical, type-tagged JSON of the group key.")
 
 _ESTIMATOR = _text("estimator", "Name of the point estimator, as in the configuration.")
@@ -271,7 +271,10 @@ TABLES = {
     )
 }
 
-_RESERVED = frozenset(column.name for table in TABLES.values() for column in table.all_columns)
+#: Partition columns of the engine's scratch folders.
+RESERVED_PARTITIONS = ("cs_wave", "cs_attempt")
+
+_RESERVED = frozenset(column.name for table in TABLES.values() for column in table.all_columns) | {*RESERVED_PARTITIONS}
 
 
 def group_columns(names_and_types: tuple[tuple[str, str], ...]) -> tuple[Column, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -58,26 +58,35 @@ def ensure_table(spark: SparkSession, place: Place, schema: TableSchema) -> None
     try:
         fields = place.load(spark.read).schema.fields
     except AnalysisException:
-        _retrying(lambda: spark.sql(create_statement(schema, place)))
-        fields = place.load(spark.read).schema.fields
+        try:
+            _retrying(lambda: spark.sql(create_statement(schema, place)).collect())
+            fields = place.load(spark.read).schema.fields
+        except PySparkException as error:
+            raise WriteError(
+                f"Table {place.address} cannot be created: {str(error).splitlines()[0]}",
+                "Check that output.location exists, as a schema or a folder, and may be written to.",
+            ) from error
     found = [(field.name, field.dataType.simpleString()) for field in fields]
     wanted = _shape(schema.all_columns)
     if found != wanted:
         missing = [f"{name} {type_}" for name, type_ in wanted if (name, type_) not in found]
         extra = [f"{name} {type_}" for name, type_ in found if (name, type_) not in wanted]
+        differs = f"it lacks [{', '.join(missing)}] and has [{', '.join(extra)}] instead."
+        if not missing and not extra:
+            differs = f"its columns come as {', '.join(name for name, _ in found)}."
         raise TableShapeError(
-            f"Table {place.address} has another shape than this run writes: "
-            f"it lacks [{', '.join(missing)}] and has [{', '.join(extra)}] instead.",
-            "Write to another output.location, or rename group columns with columns.rename.",
+            f"Table {place.address} has another shape than this run writes: {differs}",
+            "Write to another output.location, or list and name group columns as before (columns.rename).",
         )
 
 
 def _retrying(commit: Callable[[], Answer]) -> Answer:
-    # Only the commit is repeated: what it writes is already materialised.
+    # Only the commit is repeated: what it writes is already materialised. Classic Spark has no class of its own for
+    # Delta's conflicts and lets the JVM's error through, so they are told by their words.
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return commit()
-        except PySparkException as error:
+        except Exception as error:
             if attempt == _ATTEMPTS or not any(word in str(error) for word in _CONFLICTS):
                 raise
             time.sleep(0.5 * 2**attempt)
@@ -114,6 +123,12 @@ def _landed(spark: SparkSession, place: Place, commit: Commit) -> int:
     return int(mine[0]["operationMetrics"].get("numOutputRows", 0)) if mine else 0
 
 
+def ensure_tables(spark: SparkSession, location: Location, names: Iterable[str], groups: tuple[Column, ...]) -> None:
+    """Create or check result tables for one shape of group columns. Raises as `ensure_table` does."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda name: ensure_table(spark, location.table(name), TABLES[name].with_groups(groups)), names))
+
+
 def append_tables(
     spark: SparkSession,
     location: Location,
@@ -128,21 +143,36 @@ def append_tables(
     until `causal_spark.lake.runs.append_run` says the attempt succeeded.
     Raises `TableShapeError` before anything is written, `WriteError` when rows are missing afterwards.
     """
-    places = {name: location.table(name) for name in frames}
-    schemas = {name: TABLES[name].with_groups(groups) for name in frames}
+    keyed = {
+        TABLES[name].with_groups(groups): frame.withColumn("run_id", F.lit(commit.run_id))
+        for name, frame in frames.items()
+    }
+    append_frames(spark, location, keyed, expected_rows, commit)
 
-    def append(name: str) -> None:
-        names = [column.name for column in schemas[name].all_columns]
-        append_rows(places[name], frames[name].withColumn("run_id", F.lit(commit.run_id)).select(*names), commit)
+
+def append_frames(
+    spark: SparkSession,
+    location: Location,
+    frames: Mapping[TableSchema, DataFrame],
+    expected_rows: Mapping[str, int],
+    commit: Commit,
+) -> None:
+    """Create or check tables, append complete rows, check that they landed. Raises as `append_tables` does."""
+    places = {schema: location.table(schema.name) for schema in frames}
+
+    def append(schema: TableSchema) -> None:
+        append_rows(places[schema], frames[schema].select(*[c.name for c in schema.all_columns]), commit)
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(lambda name: ensure_table(spark, places[name], schemas[name]), frames))
-        list(pool.map(append, [name for name in frames if expected_rows[name]]))
-
-        landed = dict(zip(frames, pool.map(lambda name: _landed(spark, places[name], commit), frames), strict=True))
+        list(pool.map(lambda schema: ensure_table(spark, places[schema], schema), frames))
+        full = [schema for schema in frames if expected_rows[schema.name]]
+        list(pool.map(append, full))
+        landed = dict(zip(full, pool.map(lambda schema: _landed(spark, places[schema], commit), full), strict=True))
 
     wrong = [
-        f"{name}: {landed[name]} of {expected_rows[name]}" for name in frames if landed[name] != expected_rows[name]
+        f"{schema.name}: {n_rows} of {expected_rows[schema.name]}"
+        for schema, n_rows in landed.items()
+        if n_rows != expected_rows[schema.name]
     ]
     if wrong:
         raise WriteError(

@@ -145,7 +145,8 @@ def read_cohorts(panel: Panel) -> CohortDesign:
     donors = np.flatnonzero(start == panel.n_periods)
     if donors.size == 0:
         raise NoControlUnitsError(
-            "Every unit is treated at some time, so there are no donors.", "Add untreated units, or use did, mc or dwcp."
+            "Every unit is treated at some time, so there are no donors.",
+            "Add untreated units, or use did, mc or dwcp.",
         )
     starts = [int(s) for s in np.unique(start) if 0 < s < panel.n_periods]
     if not starts:

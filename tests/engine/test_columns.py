@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,8 @@ FRAME = long_panel().assign(region="r")
 
 
 def columns_of(frame: pd.DataFrame, **roles: object) -> object:
-    return panel_columns(column_types(frame), **(ROLES | roles))  # type: ignore[arg-type]
+    used = [*ROLES.values(), *roles.get("groups", []), *(v for v in roles.values() if isinstance(v, str))]  # type: ignore[misc]
+    return panel_columns(column_types(frame, used), **(ROLES | roles))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -59,3 +62,28 @@ def test_naive_timestamps_are_utc_and_categories_are_their_labels() -> None:
     table = select_pandas(frame, columns_of(frame, groups=["region"]))  # type: ignore[arg-type]
     assert table["region"].to_pylist()[0] == "u00"
     assert table["_time"].to_pylist()[0].isoformat() == "2000-01-01T00:00:00+00:00"
+
+
+def test_columns_that_are_not_used_may_hold_anything() -> None:
+    frame = FRAME.assign(junk=[object()] * len(FRAME), mixed=[1, "a"] * (len(FRAME) // 2))
+    columns_of(pd.concat([frame, frame[["junk"]]], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (FRAME.assign(unit=[1, "a"] * (len(FRAME) // 2)), "'unit' has values of several types"),
+        (pd.concat([FRAME, FRAME[["y"]]], axis=1), "'y' occurs 2 times"),
+        (FRAME.assign(year=pd.Timestamp("2020-01-01") + pd.to_timedelta(1, "ns")), "'year' cannot be read"),
+    ],
+)
+def test_columns_that_hold_several_things_are_refused(frame: pd.DataFrame, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        select_pandas(frame, columns_of(frame))  # type: ignore[arg-type]
+
+
+def test_decimals_become_the_nearest_double() -> None:
+    values = [Decimal(cents) / 100 for cents in range(700_000, 700_000 + len(FRAME))]
+    frame = FRAME.assign(y=values)
+    table = select_pandas(frame, columns_of(frame))  # type: ignore[arg-type]
+    assert sorted(table["_outcome"].to_pylist()) == [float(value) for value in values]

@@ -11,7 +11,7 @@ from tests.frames import ROLES, grouped, long_panel
 
 
 def work_for(frame: pd.DataFrame, groups: list[str]) -> PanelWork:
-    columns = panel_columns(column_types(frame), groups=groups, **ROLES)
+    columns = panel_columns(column_types(frame, [*groups, *ROLES.values()]), groups=groups, **ROLES)
     return PanelWork(columns, (), (), 0.95, 0, "treated")
 
 
@@ -54,13 +54,7 @@ def test_sizes_are_counted_per_group() -> None:
     work = work_for(FRAME, ["region"])
     table = pa.Table.from_batches(pack(select_pandas(FRAME, work.columns).to_batches(), work))
     row = table.to_pylist()[0]
-    assert (row["_n_rows"], row["_n_units"], row["_n_periods"], row["_n_treated_units"], row["_n_treated_cells"]) == (
-        48,
-        6,
-        8,
-        1,
-        3,
-    )
+    assert [row[name] for name in ("_n_rows", "_n_units", "_n_treated_units", "_n_treated_cells")] == [48, 6, 1, 3]
 
 
 def test_the_digest_sees_one_changed_value_and_nothing_else() -> None:
@@ -74,6 +68,18 @@ def test_the_digest_sees_one_changed_value_and_nothing_else() -> None:
     changed.loc[FRAME["region"].eq("south").idxmax(), "y"] += 1e-12
     assert digests(FRAME.sample(frac=1, random_state=0)) == digests(FRAME)
     assert [a == b for a, b in zip(digests(changed), digests(FRAME), strict=True)] == [True, False, True]
+
+
+@pytest.mark.parametrize("column", ["unit", "year"])
+def test_dates_can_be_units_and_times(column: str) -> None:
+    days = pd.to_datetime(FRAME["year"].astype(str) + "-01-01") + pd.to_timedelta(
+        FRAME["unit"].str[1:].astype(int), "D"
+    )
+    frame = FRAME.assign(**{column: days.dt.date})
+    work = work_for(frame, ["region"])
+    groups = list(unpack(pack(select_pandas(frame, work.columns).to_batches(), work), work))
+    assert groups[0].rows[f"_{'time' if column == 'year' else column}"].type == pa.date32()
+    assert len(groups) == 3
 
 
 def test_null_keys_are_a_group_of_their_own() -> None:

@@ -1,7 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
-from causal_spark.engine.plan import TASK_ROWS, TASK_SECONDS, WAVE_SECONDS, Plan, make_plan
+from causal_spark.engine.plan import MAX_WAVES, TASK_ROWS, TASK_SECONDS, WAVE_SECONDS, Plan, make_plan
 from causal_spark.engine.work import GroupSize
 
 
@@ -34,7 +36,7 @@ def test_every_group_has_one_place_and_none_is_empty() -> None:
 def test_tasks_and_waves_cost_about_the_same() -> None:
     plan = plan_of(np.random.default_rng(1).exponential(0.2, 3000).tolist())
     waves = [wave.seconds for wave in plan.waves]
-    assert len(waves) == round(sum(waves) / WAVE_SECONDS + 0.5)
+    assert len(waves) == min(MAX_WAVES // 2, math.ceil(sum(waves) / WAVE_SECONDS))
     assert max(waves) / min(waves) < 1.01
     assert max(loads(plan).values()) < TASK_SECONDS * 1.1
 
@@ -43,7 +45,8 @@ def test_many_small_groups_share_a_task_and_a_large_one_stands_alone() -> None:
     plan = plan_of([50.0] + [0.001] * 400)
     big = next(group for group in plan.groups if group.seconds > 10)
     assert [group for group in plan.groups if (group.wave, group.task) == (big.wave, big.task)] == [big]
-    assert len(plan.waves) == 1
+    assert [wave.n_groups for wave in plan.waves] == [400, 1]
+    assert big.wave == 1
 
 
 def test_long_groups_do_not_pile_up_in_one_task() -> None:
@@ -55,6 +58,13 @@ def test_the_plan_does_not_depend_on_the_order_of_groups() -> None:
     costs = np.random.default_rng(2).exponential(1.0, 50).tolist()
     sizes = [GroupSize(f"g{i}", {}, 10, {"seconds": cost}) for i, cost in enumerate(costs)]
     assert make_plan(sizes, FixedCost()) == make_plan(sizes[::-1], FixedCost())  # type: ignore[arg-type]
+
+
+def test_many_long_groups_come_last_in_waves_that_fill_a_cluster() -> None:
+    plan = plan_of([60.0] * 300 + [1.0] * 50)
+    n_groups = [wave.n_groups for wave in plan.waves]
+    assert sum(n_groups[:2]) == 50
+    assert min(n_groups[2:]) >= 64
 
 
 @pytest.mark.parametrize("n_groups", [1, 2])
