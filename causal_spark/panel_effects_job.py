@@ -247,7 +247,7 @@ def report(spark: SparkSession, written: Written) -> str:
     )
     shown = (
         effects.join(errors, ["group_id", "estimator"], "left")
-        .orderBy("group_id", "estimator", "variance_estimator")
+        .orderBy(*keys, "estimator", "variance_estimator")
         .select(*keys, "estimator", "estimate", "std_error", "conf_low", "conf_high", "p_value", "variance_estimator")
         .limit(_SHOWN + 1)
         .toPandas()

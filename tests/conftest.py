@@ -23,6 +23,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         SparkSession.builder.master("local[2]")
         .appName("causal_spark tests")
         .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
+        # Tests run many plans over few rows: compiling each took twice as long as interpreting it.
+        .config("spark.sql.codegen.wholeStage", "false")
+        .config("spark.sql.codegen.factoryMode", "NO_CODEGEN")
         .getOrCreate()
     )
     # A real metastore would keep tables of one test run for the next.
