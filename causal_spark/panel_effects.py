@@ -14,7 +14,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from causal_spark.config import CLASSIC_ESTIMATORS, Method, checked_run_key, estimator_tasks, variance_tasks
-from causal_spark.engine.columns import column_types, panel_columns
+from causal_spark.engine.columns import PanelRoles, panel_columns
 from causal_spark.engine.keys import canonical_json
 from causal_spark.engine.panels import Cells, PanelWork
 from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
@@ -172,9 +172,7 @@ class PanelEffects:
         """
         if isinstance(data, pd.DataFrame):
             require_rows(len(data))
-        work = self.plan_work(
-            data, unit=unit, time=time, outcome=outcome, treatment=treatment, groups=groups, covariates=covariates
-        )
+        work = self.plan_work(data, PanelRoles(unit, time, outcome, treatment, groups, covariates))
         config = self._identity(work)
         if isinstance(data, pd.DataFrame):
             local = run_in_process(data, work)
@@ -183,17 +181,7 @@ class PanelEffects:
         run = run_on_spark(data, work, Scratch(folder, new_run_id()))
         return PanelResult(run.summary, run, config, discard)
 
-    def plan_work(
-        self,
-        data: Frame,
-        *,
-        unit: str,
-        time: str,
-        outcome: str,
-        treatment: str,
-        groups: Sequence[str] = (),
-        covariates: Sequence[str] = (),
-    ) -> PanelWork:
+    def plan_work(self, data: Frame, roles: PanelRoles) -> PanelWork:
         """The engine's description of this fit, its columns and methods checked. Raises as `fit` does."""
         if self.cells not in get_args(Cells):
             raise ConfigError(f"cells is {self.cells!r}.", did_you_mean(str(self.cells), get_args(Cells)))
@@ -201,15 +189,7 @@ class PanelEffects:
             raise ConfigError(f"confidence_level is {self.confidence_level}.", "It lies between 0 and 1, such as 0.95.")
         if not -(2**63) <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}.", "It is an integer of 64 bits.")
-        columns = panel_columns(
-            column_types(data, [*groups, unit, time, outcome, treatment, *covariates]),
-            unit=unit,
-            time=time,
-            outcome=outcome,
-            treatment=treatment,
-            groups=groups,
-            covariates=covariates,
-        )
+        columns = panel_columns(data, roles)
         return PanelWork(
             columns=columns,
             estimators=estimator_tasks(self.estimators, columns.group_types),

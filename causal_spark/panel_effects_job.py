@@ -15,6 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from causal_spark.config import PanelEffectsConfig, load_config
+from causal_spark.engine.columns import PanelRoles, select_spark
+from causal_spark.engine.keys import group_id
 from causal_spark.engine.panels import PanelWork
 from causal_spark.engine.plan import Plan, make_plan
 from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
@@ -130,15 +132,8 @@ def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) 
         seed=config.seed,
         cells=config.output.cells,
     )
-    work = job.plan_work(
-        source.data,
-        unit=columns.unit,
-        time=columns.time,
-        outcome=columns.outcome,
-        treatment=columns.treatment,
-        groups=columns.groups,
-        covariates=columns.covariates,
-    )
+    roles = PanelRoles(**columns.model_dump(exclude={"rename"}))
+    work = job.plan_work(source.data, roles)
     return source, work
 
 
@@ -171,9 +166,6 @@ def _remove(folder: str, used: Sequence[str]) -> None:
 
 
 def _sizes(data: DataFrame, work: PanelWork) -> list[GroupSize]:
-    from causal_spark.engine.columns import select_spark
-    from causal_spark.engine.keys import group_id
-
     names = [column.name for column in work.columns.groups]
     treated = F.col("_treatment") == 1
     counted = (

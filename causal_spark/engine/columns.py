@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -113,39 +114,48 @@ def _typed(name: str, role: str, kind: str, allowed: Sequence[str], available: M
     return found.removesuffix("_NTZ")
 
 
-def panel_columns(
-    available: Mapping[str, str],
-    *,
-    unit: str,
-    time: str,
-    outcome: str,
-    treatment: str,
-    groups: Sequence[str] = (),
-    covariates: Sequence[str] = (),
-) -> InputColumns:
+@dataclass(frozen=True, slots=True)
+class PanelRoles:
+    """Which column of a long panel table plays which role."""
+
+    unit: str
+    time: str
+    outcome: str
+    treatment: str
+    groups: Sequence[str] = ()
+    covariates: Sequence[str] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Every column used."""
+        return [*self.groups, self.unit, self.time, self.outcome, self.treatment, *self.covariates]
+
+
+def panel_columns(data: pd.DataFrame | DataFrame, roles: PanelRoles) -> InputColumns:
     """Columns of a long panel table, checked against what is there.
 
-    available: column name to type, from `column_types`. Raises `InputError` naming column, role and remedy when one
-    is missing, has a type that cannot serve, or is given two roles.
+    Raises `InputError` naming column, role and remedy when one is missing, has a type that cannot serve, or is given
+    two roles.
     """
-    roles = [*groups, unit, time, outcome, treatment, *covariates]
-    twice = sorted({name for name in roles if roles.count(name) > 1})
+    names = roles.names
+    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
             f"Column {twice[0]!r} is given two roles.", "Each column has one role; copy it if it needs two."
         )
-    numeric = {"kind": "number", "allowed": NUMERIC, "available": available}
+    available = column_types(data, names)
     key_types = (*KEY_TYPES, "TIMESTAMP_NTZ")
-    keys = tuple((name, _typed(name, "group", "group", key_types, available)) for name in groups)
+    keys = tuple((name, _typed(name, "group", "group", key_types, available)) for name in roles.groups)
     group_columns(keys)
-    for name, role in ((outcome, "outcome"), (treatment, "treatment"), *((name, "covariate") for name in covariates)):
-        _typed(name, role, **numeric)  # type: ignore[arg-type]
+    numbers = [("outcome", roles.outcome), ("treatment", roles.treatment)]
+    for role, name in (*numbers, *(("covariate", name) for name in roles.covariates)):
+        _typed(name, role, "number", NUMERIC, available)
     values = (
-        InputColumn("_unit", unit, _typed(unit, "unit", "unit", UNIT_TYPES, available)),
-        InputColumn("_time", time, _typed(time, "time", "time", TIME_TYPES, available)),
-        InputColumn("_outcome", outcome, "DOUBLE"),
-        InputColumn("_treatment", treatment, "DOUBLE"),
-        *(InputColumn(f"_covariate_{name}", name, "DOUBLE") for name in covariates),
+        InputColumn("_unit", roles.unit, _typed(roles.unit, "unit", "unit", UNIT_TYPES, available)),
+        InputColumn("_time", roles.time, _typed(roles.time, "time", "time", TIME_TYPES, available)),
+        InputColumn("_outcome", roles.outcome, "DOUBLE"),
+        InputColumn("_treatment", roles.treatment, "DOUBLE"),
+        *(InputColumn(f"_covariate_{name}", name, "DOUBLE") for name in roles.covariates),
     )
     return InputColumns(tuple(InputColumn(name, name, type_) for name, type_ in keys), values, ("_unit", "_time"))
 

@@ -1,19 +1,20 @@
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from causal_spark.engine.columns import column_types, panel_columns, select_pandas
+from causal_spark.engine.columns import PanelRoles, panel_columns, select_pandas
+from causal_spark.engine.work import InputColumns
 from causal_spark.errors import InputError
 from tests.frames import ROLES, long_panel
 
 FRAME = long_panel().assign(region="r")
 
 
-def columns_of(frame: pd.DataFrame, **roles: object) -> object:
-    used = [*ROLES.values(), *roles.get("groups", []), *(v for v in roles.values() if isinstance(v, str))]  # type: ignore[misc]
-    return panel_columns(column_types(frame, used), **(ROLES | roles))  # type: ignore[arg-type]
+def columns_of(frame: pd.DataFrame, **roles: Any) -> InputColumns:
+    return panel_columns(frame, PanelRoles(**(ROLES | roles)))
 
 
 @pytest.mark.parametrize(
@@ -53,13 +54,13 @@ def test_columns_that_cannot_serve_are_named_with_a_remedy(frame: pd.DataFrame, 
 def test_group_columns_have_contract_types(values: object, type_: str) -> None:
     frame = FRAME.assign(region=values)
     columns = columns_of(frame, groups=["region"])
-    assert columns.group_types == {"region": type_}  # type: ignore[attr-defined]
-    assert len(select_pandas(frame, columns)) == len(frame)  # type: ignore[arg-type]
+    assert columns.group_types == {"region": type_}
+    assert len(select_pandas(frame, columns)) == len(frame)
 
 
 def test_naive_timestamps_are_utc_and_categories_are_their_labels() -> None:
     frame = FRAME.assign(region=pd.Categorical(FRAME["unit"]), year=pd.to_datetime(FRAME["year"], format="%Y"))
-    table = select_pandas(frame, columns_of(frame, groups=["region"]))  # type: ignore[arg-type]
+    table = select_pandas(frame, columns_of(frame, groups=["region"]))
     assert table["region"].to_pylist()[0] == "u00"
     assert table["_time"].to_pylist()[0].isoformat() == "2000-01-01T00:00:00+00:00"
 
@@ -79,11 +80,11 @@ def test_columns_that_are_not_used_may_hold_anything() -> None:
 )
 def test_columns_that_hold_several_things_are_refused(frame: pd.DataFrame, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        select_pandas(frame, columns_of(frame))  # type: ignore[arg-type]
+        select_pandas(frame, columns_of(frame))
 
 
 def test_decimals_become_the_nearest_double() -> None:
     values = [Decimal(cents) / 100 for cents in range(700_000, 700_000 + len(FRAME))]
     frame = FRAME.assign(y=values)
-    table = select_pandas(frame, columns_of(frame))  # type: ignore[arg-type]
+    table = select_pandas(frame, columns_of(frame))
     assert sorted(table["_outcome"].to_pylist()) == [float(value) for value in values]

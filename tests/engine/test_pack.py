@@ -4,14 +4,14 @@ import pyarrow as pa
 import pytest
 
 from causal_spark.engine import pack as packing
-from causal_spark.engine.columns import column_types, panel_columns, select_pandas
+from causal_spark.engine.columns import PanelRoles, panel_columns, select_pandas
 from causal_spark.engine.pack import pack, unpack
 from causal_spark.engine.panels import PanelWork
 from tests.frames import ROLES, grouped, long_panel
 
 
 def work_for(frame: pd.DataFrame, groups: list[str]) -> PanelWork:
-    columns = panel_columns(column_types(frame, [*groups, *ROLES.values()]), groups=groups, **ROLES)
+    columns = panel_columns(frame, PanelRoles(groups=groups, **ROLES))
     return PanelWork(columns, (), (), 0.95, 0, "treated")
 
 
