@@ -50,8 +50,11 @@ format: .venv/installed-dev  ## Format the code and repair what ruff can
 	$(BIN)/ruff format .
 
 .PHONY: wheel
-wheel: .venv/installed-run  ## Build dist/causal_spark-*.whl, also usable as spark-submit --py-files
+wheel: .venv/installed-run  ## Build dist/causal_spark-*.whl, and the same as causal_spark.zip for spark-submit --py-files
+	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@# Executors put zips on their path and pass wheels over, though a wheel is one.
+	cp dist/causal_spark-*.whl dist/causal_spark.zip
 
 .PHONY: clean
 clean:  ## Remove the virtual environment, builds and caches (never output/)
