@@ -20,7 +20,7 @@ from causal_spark.engine.panels import Cells, PanelWork
 from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
 from causal_spark.engine.run import LocalRun, RunSummary, Scratch, SparkRun, require_rows, run_in_process, run_on_spark
 from causal_spark.errors import ConfigError, LocationError, did_you_mean
-from causal_spark.lake.locations import output_location
+from causal_spark.lake.locations import folder_address, output_location
 from causal_spark.lake.schemas import FAILURES
 
 Frame = pd.DataFrame | DataFrame
@@ -214,10 +214,7 @@ class PanelEffects:
 
 def _scratch(spark: SparkSession, work_location: str | None) -> tuple[str, Callable[[], object]]:
     if work_location is not None:
-        place = output_location(work_location)
-        if not place.is_path:
-            raise LocationError(f"work_location {work_location!r} is not a folder.", "Name a folder or URL.")
-        return place.address, lambda: None
+        return folder_address(work_location), lambda: None
     remote = "connect" in type(spark).__module__
     if remote or not str(spark.conf.get("spark.master", "")).startswith("local"):
         raise LocationError(

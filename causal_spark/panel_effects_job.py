@@ -18,7 +18,7 @@ from causal_spark.config import PanelEffectsConfig, load_config
 from causal_spark.engine.columns import PanelRoles, select_spark
 from causal_spark.engine.keys import group_id
 from causal_spark.engine.panels import PanelWork
-from causal_spark.engine.plan import Plan, make_plan
+from causal_spark.engine.plan import make_plan
 from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
 from causal_spark.engine.run import Scratch, run_on_spark
 from causal_spark.engine.source import EXAMPLE, Source, read_source, write_example
@@ -32,7 +32,7 @@ from causal_spark.errors import (
     TooManyFailuresError,
     WriteError,
 )
-from causal_spark.lake.locations import Location, output_location
+from causal_spark.lake.locations import Location, folder_address, output_location
 from causal_spark.lake.schemas import FAILURES, RUNS
 from causal_spark.lake.tables import ensure_tables
 from causal_spark.panel_effects import PanelEffects, PanelResult
@@ -139,10 +139,7 @@ def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) 
 
 def _scratch_folder(config: PanelEffectsConfig, output: Location) -> str:
     if config.output.work_location is not None:
-        place = output_location(config.output.work_location)
-        if place.is_path:
-            return place.address
-        raise ConfigError("output.work_location is not a folder.", "Name a folder, a volume or a URL.")
+        return folder_address(config.output.work_location)
     if not output.is_path:
         raise ConfigError(
             "output.location is a catalog schema, so the job needs a folder for its scratch files.",
@@ -191,19 +188,19 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
     output = output_location(config.output.location)
     source, work = _prepare(spark, config, output)
     sizes = _sizes(source.data, work)
-    plan: Plan = make_plan(sizes, work)
+    plan = make_plan(sizes, work)
     rows = [
         {
             **{name: str(value) for name, value in size.key.items()},
             "rows": size.n_rows,
-            "units": size.measures["units"],
-            "periods": -(-size.n_rows // max(size.measures["units"], 1)),
-            "treated_units": size.measures["treated_units"],
-            "treated_cells": size.measures["treated_cells"],
-            "estimators": " ".join(work.cost(size)),
-            "core_seconds": round(sum(work.cost(size).values()), 2),
+            "units": panel.n_units,
+            "periods": panel.n_periods,
+            "treated_units": panel.n_treated_units,
+            "treated_cells": panel.n_treated_cells,
+            "estimators": " ".join(costs),
+            "core_seconds": round(sum(costs.values()), 2),
         }
-        for size in sizes
+        for size, panel, costs in ((size, work.panel_size(size), work.cost(size)) for size in sizes)
     ]
     tables = "\n".join(f"  {output.table(name).address}" for name in ("runs", "failures", *work.tables))
     return (

@@ -189,11 +189,15 @@ class PanelWork:
         treated_units = unit.filter(treated)
         return pc.count_distinct(unit).as_py(), pc.count_distinct(treated_units).as_py(), len(treated_units)
 
-    def cost(self, size: GroupSize) -> Mapping[str, float]:
-        """Seconds per estimator, its variances included."""
+    def panel_size(self, size: GroupSize) -> PanelSize:
+        """Dimensions of a group's panel; periods as if every unit had a row in each."""
         counted = size.measures
         n_periods = -(-size.n_rows // max(counted["units"], 1))
-        panel = PanelSize(counted["units"], n_periods, counted["treated_units"], counted["treated_cells"])
+        return PanelSize(counted["units"], n_periods, counted["treated_units"], counted["treated_cells"])
+
+    def cost(self, size: GroupSize) -> Mapping[str, float]:
+        """Seconds per estimator, its variances included."""
+        panel = self.panel_size(size)
         costs: dict[str, float] = {}
         for task in self.estimators:
             if not task.wants(size.key):

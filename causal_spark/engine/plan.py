@@ -63,10 +63,6 @@ class Plan:
         """Changes when any group would run elsewhere."""
         return digest_of(f"{group.wave}/{group.task}/{group.group_id}" for group in self.groups)
 
-    def in_wave(self, number: int) -> list[PlannedGroup]:
-        """The groups of one wave."""
-        return [group for group in self.groups if group.wave == number]
-
 
 def group_seconds(size: GroupSize, work: Work) -> float:
     """Core seconds a group should take, the engine's own share included."""

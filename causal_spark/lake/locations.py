@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameReader, DataFrameWriter, SparkSession
 
 from causal_spark.errors import LocationError
@@ -53,8 +54,6 @@ class Place:
 
     def exists(self, spark: SparkSession) -> bool:
         """Whether a table is there."""
-        from pyspark.errors import AnalysisException
-
         if not self.is_path:
             return spark.catalog.tableExists(self.address)
         try:
@@ -82,9 +81,7 @@ def _absolute(path: str) -> str:
     # Spark resolves relative paths against the JVM's working directory, which on Connect is the server's.
     if "://" in path or ":/" in path[:12]:
         return path
-    from pathlib import Path
-
-    return str(PurePosixPath(Path(path).expanduser().absolute()))
+    return Path(path).expanduser().absolute().as_posix()
 
 
 def is_path(text: str) -> bool:
@@ -102,6 +99,13 @@ def output_location(text: str) -> Location:
         f"Output location {text!r} is neither a folder nor catalog.schema.",
         f"Write ./{text} for a folder, or name a catalog and a schema: spark_catalog.{text}.",
     )
+
+
+def folder_address(text: str) -> str:
+    """Parse a scratch folder. Raises `LocationError` quoting a value that is no path."""
+    if is_path(text):
+        return _absolute(text)
+    raise LocationError(f"Work location {text!r} is not a folder.", "Name a folder, a volume or a URL.")
 
 
 def input_place(text: str) -> Place:

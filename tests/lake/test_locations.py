@@ -1,7 +1,7 @@
 import pytest
 
 from causal_spark.errors import LocationError
-from causal_spark.lake.locations import input_place, output_location, quoted
+from causal_spark.lake.locations import folder_address, input_place, output_location, quoted
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,13 @@ def test_other_output_locations_are_quoted_back(text: str) -> None:
 def test_other_input_locations_are_quoted_back(text: str) -> None:
     with pytest.raises(LocationError, match="neither a path nor"):
         input_place(text)
+
+
+@pytest.mark.parametrize("text", ["work", "main.scratch", ""])
+def test_scratch_folders_are_paths(text: str) -> None:
+    assert folder_address("/data/work") == "/data/work"
+    with pytest.raises(LocationError, match="is not a folder"):
+        folder_address(text)
 
 
 def test_identifiers_cannot_end_early() -> None:
