@@ -111,6 +111,18 @@ class Weights:
     values: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a reader of an estimate must know, such as data it leaves out.
+
+    name: stable name of the kind of notice, as ``DroppedCells``; message: what and how much; hint: what to do about it.
+    """
+
+    name: str
+    message: str
+    hint: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """What an estimator says of a panel.
@@ -124,6 +136,7 @@ class Fit:
     path: every candidate tried, in order.
     rank: numerical rank of the low-rank part, None for estimators without one.
     converged: whether every solve reached its stated optimality.
+    notices: what else must be said of the estimate; the job writes them to ``failures`` with kind ``warned``.
     """
 
     counterfactual: Floats
@@ -134,6 +147,7 @@ class Fit:
     weights: tuple[Weights, ...] = ()
     rank: int | None = None
     converged: bool = True
+    notices: tuple[Notice, ...] = ()
 
 
 #: An estimator: (panel, options, penalties, seed) -> Fit. Given penalties are kept and nothing is tuned; None tunes.
