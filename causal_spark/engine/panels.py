@@ -62,8 +62,9 @@ class VarianceTask:
 def build_panel(rows: pa.Table) -> Panel:
     """Arrays of one panel from its long rows (columns ``_unit, _time, _outcome, _treatment, _covariate_*``).
 
-    Units and periods are sorted; cells without a row are unobserved and untreated; NULL and NaN outcomes are
-    unobserved. Raises a `GroupError` naming the offending unit and time.
+    Periods are sorted by label, units by what their rows hold (`_content_order`), so that names of units have no part
+    in any result. Cells without a row are unobserved and untreated; NULL and NaN outcomes are unobserved. Raises a
+    `GroupError` naming the offending unit and time.
     """
     units, unit_codes = _codes(rows["_unit"], "unit")
     times, time_codes = _codes(rows["_time"], "time")
@@ -78,9 +79,11 @@ def build_panel(rows: pa.Table) -> Panel:
     def where(row: int) -> str:
         return f"unit {units[unit_codes[row]]!s}, time {label(times[time_codes[row]])}"
 
-    order = np.argsort(cell, kind="stable")
-    again = order[1:][np.diff(cell[order]) == 0]
-    if again.size:
+    given = np.zeros(n_units * n_periods, dtype=bool)
+    given[cell] = True
+    if np.count_nonzero(given) < len(cell):
+        order = np.argsort(cell, kind="stable")
+        again = order[1:][np.diff(cell[order]) == 0]
         raise DuplicateCellError(
             f"{np.unique(cell[again]).size} (unit, time) pairs occur more than once, the first at {where(again[0])}.",
             "Aggregate to one row per unit and time, or add the missing key to the group columns.",
@@ -113,12 +116,39 @@ def build_panel(rows: pa.Table) -> Panel:
                 "Fill it in, or set the outcome to NULL to leave the cell out.",
             )
         covariates = np.full((n_units, n_periods, len(names)), np.nan)
-        covariates[unit_codes, time_codes] = values
+        covariates[unit_codes, time_codes] = _canonical(values)
     grid = np.full((n_units, n_periods), np.nan)
-    grid[unit_codes, time_codes] = outcome
+    grid[unit_codes, time_codes] = _canonical(outcome)
     treated = np.zeros((n_units, n_periods), dtype=bool)
     treated[unit_codes, time_codes] = treatment == 1
-    return Panel(grid, treated, np.isfinite(grid), units, times, covariates)
+    return Panel(grid, treated, np.isfinite(grid), units, times, covariates).take_units(
+        _content_order(grid, treated, covariates)
+    )
+
+
+def _canonical(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The same numbers with one pattern of bits for zero and one for NaN."""
+    # Adding zero turns the negative zero into the positive one.
+    return np.where(np.isnan(values), np.nan, values + 0.0)
+
+
+def _content_order(
+    grid: np.ndarray[Any, np.dtype[np.float64]],
+    treated: np.ndarray[Any, np.dtype[np.bool_]],
+    covariates: np.ndarray[Any, np.dtype[np.float64]] | None,
+) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """(n_units,) positions of units, sorted by the bytes of their rows; rows alike keep their order.
+
+    Sums, cross-validation folds and placebo draws depend on the order of units in the last bits or more. An order taken
+    from the rows alone makes all of them the same under every renaming of units.
+    """
+    arrays = [grid, treated] if covariates is None else [grid, treated, covariates]
+    return np.lexsort([_rows_as_bytes(array) for array in reversed(arrays)])
+
+
+def _rows_as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(n_units,) each unit's values as one opaque item, which NumPy compares byte by byte; no copy."""
+    return array.reshape(len(array), -1).view(np.dtype((np.void, array[0].nbytes))).ravel()
 
 
 def _codes(column: pa.ChunkedArray, role: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -325,7 +355,9 @@ class PanelWork:
         units = [label(unit) for unit in panel.units]
         times = [label(period) for period in panel.periods]
         rows: list[Row] = []
-        for i, t in zip(*(index.tolist() for index in np.nonzero(wanted)), strict=True):
+        order = _label_order(panel)
+        for place, t in zip(*(index.tolist() for index in np.nonzero(wanted[order])), strict=True):
+            i = order[place]
             rows.append(
                 {
                     "estimator": estimator,
@@ -365,19 +397,24 @@ def _effect_row(estimator: str, summary: EffectSummary, fit: Fit, seconds: float
     }
 
 
+def _label_order(panel: Panel) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """(n_units,) positions of units by label, the order people read them in."""
+    return np.argsort(panel.units, kind="stable")
+
+
 def _weight_rows(estimator: str, panel: Panel, fit: Fit) -> list[Row]:
-    return [
-        {
-            "estimator": estimator,
-            "kind": weights.kind,
-            "label": label(labels[position]),
-            "weight": value,
-        }
-        for weights in fit.weights
-        for labels in [panel.periods if weights.kind.startswith("time") else panel.units]
-        for position, value in zip(weights.positions.tolist(), weights.values.tolist(), strict=True)
-        if value > WEIGHT_FLOOR
-    ]
+    place = np.argsort(_label_order(panel), kind="stable")
+    rows: list[Row] = []
+    for weights in fit.weights:
+        of_time = weights.kind.startswith("time")
+        labels = panel.periods if of_time else panel.units
+        order = np.argsort(weights.positions if of_time else place[weights.positions], kind="stable")
+        rows += [
+            {"estimator": estimator, "kind": weights.kind, "label": label(labels[position]), "weight": value}
+            for position, value in zip(weights.positions[order].tolist(), weights.values[order].tolist(), strict=True)
+            if value > WEIGHT_FLOOR
+        ]
+    return rows
 
 
 def _path_rows(estimator: str, fit: Fit) -> list[Row]:

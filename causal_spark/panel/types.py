@@ -16,7 +16,7 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One panel: n_units rows, n_periods columns, both sorted by label.
+    """One panel: n_units rows in any order, n_periods columns in order of time.
 
     outcome: (n_units, n_periods) float64, NaN exactly where not observed.
     treated: (n_units, n_periods) bool, the treatment indicator W; False where no row says otherwise.

@@ -15,6 +15,7 @@ from causal_spark.errors import (
     OutcomeValueError,
     TreatmentValueError,
 )
+from causal_spark.panel.types import Panel
 
 
 def rows(unit: list, time: list, outcome: list, treatment: list, **covariates: list) -> pa.Table:
@@ -25,12 +26,40 @@ def rows(unit: list, time: list, outcome: list, treatment: list, **covariates: l
     )
 
 
-def test_cells_land_at_their_sorted_unit_and_period_whatever_the_row_order() -> None:
+def test_cells_land_at_their_unit_and_sorted_period_whatever_the_row_order() -> None:
     panel = build_panel(rows(["b", "a", "b", "a"], [9, 10, 10, 9], [1.0, 2.0, 3.0, 4.0], [0, 0, 1, 0]))
-    assert panel.units.tolist() == ["a", "b"]
     assert panel.periods.tolist() == [9, 10]
-    np.testing.assert_array_equal(panel.outcome, [[4.0, 2.0], [1.0, 3.0]])
-    np.testing.assert_array_equal(panel.treated, [[False, False], [False, True]])
+    by_label = dict(
+        zip(panel.units.tolist(), zip(panel.outcome.tolist(), panel.treated.tolist(), strict=True), strict=True)
+    )
+    assert by_label == {"a": ([4.0, 2.0], [False, False]), "b": ([1.0, 3.0], [False, True])}
+
+
+@pytest.mark.parametrize("labels", [["c", "a", "d", "b", "e"], [3, -1, 20, 100, 4]])
+@pytest.mark.parametrize("covariate", [False, True])
+def test_units_come_in_an_order_that_their_names_have_no_part_in(labels: list, covariate: bool) -> None:
+    outcome = [0.0, 2.0, float("nan"), 3.0, -0.0, 2.0, 1.0, -5.0, 1.0, -5.0]
+    treatment = [0, 1, 0, 0, 0, 0, 0, 1, 0, 0]
+    x = {"x": [float(k) for k in range(10)]} if covariate else {}
+
+    def panel_of(names: list) -> Panel:
+        return build_panel(rows([name for name in names for _ in range(2)], [1, 2] * 5, outcome, treatment, **x))
+
+    one, other = panel_of([1, 2, 3, 4, 5]), panel_of(labels)
+    assert one.outcome.tobytes() == other.outcome.tobytes()
+    assert one.treated.tobytes() == other.treated.tobytes()
+    assert (one.covariates is None) == (other.covariates is None) == (not covariate)
+    if one.covariates is not None and other.covariates is not None:
+        assert one.covariates.tobytes() == other.covariates.tobytes()
+    assert [labels[unit - 1] for unit in one.units] == other.units.tolist()
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["b", "a"]])
+def test_rows_alike_but_for_the_sign_of_zero_or_of_nan_are_one_content_in_order_of_label(names: list) -> None:
+    unit = [names[0], names[0], names[1], names[1]]
+    panel = build_panel(rows(unit, [1, 2, 1, 2], [0.0, float("nan"), -0.0, -float("nan")], [0, 0, 0, 0]))
+    assert panel.units.tolist() == ["a", "b"]
+    assert panel.outcome[0].tobytes() == panel.outcome[1].tobytes()
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
