@@ -71,7 +71,7 @@ class PanelResult:
 
     @property
     def failures(self) -> Frame:
-        """What was declined or failed, why, and what to do about it."""
+        """What was declined or failed, why, and what to do; with kind ``warned``, what to know of an estimate."""
         return self._run.frame(FAILURES.name)
 
     def write(

@@ -241,11 +241,20 @@ def report(spark: SparkSession, written: Written) -> str:
         .limit(_SHOWN + 1)
         .toPandas()
     )
-    reasons = failures.orderBy("group_id", "estimator").select("group_id", "estimator", "stage", "kind", "message")
     lines = [_shown(shown)]
-    missing = reasons.limit(_SHOWN + 1).toPandas()
+    reasons = failures.where("kind <> 'warned'").select("group_id", "estimator", "stage", "kind", "message")
+    missing = reasons.orderBy("group_id", "estimator", "stage").limit(_SHOWN + 1).toPandas()
     if len(missing):
         lines.append("\nDeclined or failed (table failures has the hints):\n" + _shown(missing))
+    # Many groups are warned of the same thing, and each has its estimate: one line says it for all.
+    warnings = failures.where("kind = 'warned'").groupBy(F.col("error_class").alias("warning"), "estimator")
+    one = F.min(F.struct("group_id", "message"))
+    known = warnings.agg(
+        F.countDistinct("group_id").alias("groups"), one["group_id"].alias("first_group"), one["message"].alias("says")
+    )
+    warned = known.orderBy("warning", "estimator").limit(_SHOWN + 1).toPandas()
+    if len(warned):
+        lines.append("\nEstimated, but to be read with this in mind (table failures, kind warned):\n" + _shown(warned))
     state = (
         "written by this run" if written.new else "already there: this run key succeeded before (--force runs again)"
     )

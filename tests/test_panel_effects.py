@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from causal_spark import PanelEffects
+from causal_spark.engine import panels
 from causal_spark.errors import ConfigError, EmptyInputError, InputError
+from causal_spark.panel.registry import ESTIMATORS as REGISTRY
+from causal_spark.panel.types import Notice
 from causal_spark.panel_effects import PanelResult
 from tests.frames import ROLES, grouped, long_panel, messy_panels
 
@@ -224,3 +229,35 @@ def test_pandas_results_say_that_delta_needs_a_session() -> None:
     result = PanelEffects(["did"], variances=[]).fit(long_panel(), **ROLES)
     with pytest.raises(ConfigError, match="spark=spark"):
         result.write("./nowhere")
+
+
+def test_gaps_in_time_are_warned_of_beside_an_estimate_and_change_no_status() -> None:
+    gap = long_panel().assign(year=lambda frame: frame["year"].replace({2009: 2030}))
+    frame = grouped(even=long_panel(), gap=gap, no_treated=gap.assign(w=0))
+    result = PanelEffects(["did"], variances=[]).fit(frame, groups=["region"], **ROLES)
+    found = result.failures.astype(object).where(result.failures.notna(), None)
+    warned = found[found["kind"] == "warned"]
+    assert warned[["group_id", "stage", "estimator", "error_class", "n_rows"]].to_numpy().tolist() == [
+        ['{"region":{"string":"gap"}}', "read", None, "UnevenPeriodsWarning", 120]
+    ]
+    assert "from 2008 to 2030" in warned["message"].item()
+    effects = result.effects.set_index("region")["estimate"]
+    assert effects["even"] == effects["gap"]
+    summary = result.summary
+    assert (summary.n_groups, summary.n_succeeded, summary.n_declined, summary.n_failed) == (3, 2, 1, 0)
+
+
+def test_what_an_estimator_says_of_its_estimate_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    did = REGISTRY["did"]
+    said = (Notice("DroppedCells", "Two cells are left out.", "Look."), Notice("Other", "And more.", "Look again."))
+    talks = dataclasses.replace(did, fit=lambda *arguments: dataclasses.replace(did.fit(*arguments), notices=said))
+    monkeypatch.setattr(panels, "ESTIMATORS", {"did": talks})
+    result = PanelEffects(["did"]).fit(
+        grouped(good=long_panel(), bad=long_panel().assign(w=0)), groups=["region"], **ROLES
+    )
+    warned = result.failures[result.failures["kind"] == "warned"]
+    assert warned[["stage", "estimator", "error_class", "message", "hint"]].to_numpy().tolist() == [
+        ["estimate", "did", one.name, one.message, one.hint] for one in said
+    ]
+    assert warned["group_id"].str.contains("good").all()
+    assert (result.summary.n_succeeded, result.summary.n_declined, result.summary.n_failed) == (1, 1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,28 @@ def test_deltalake_reads_every_table_with_sparks_values(spark: SparkSession, fin
             theirs[column] = theirs[column].dt.tz_localize(None).astype(ours[column].dtype)
         assert len(theirs) > 0 or name == "tuning_path"
         pd.testing.assert_frame_equal(theirs, ours, check_exact=True, check_dtype=False, obj=name)
+
+
+def test_warnings_are_told_from_failures_in_report_and_documented_queries(spark: SparkSession, folder: Path) -> None:
+    gap = long_panel().assign(year=lambda frame: frame["year"].replace({2009: 2030}))
+    save(spark, grouped(gap=gap, other=gap, declined=long_panel().assign(w=0)), folder)
+    said = report(spark, run_job(spark, config_for(folder)))
+    missing, _, warned = said.partition("Declined or failed")[2].partition("to be read with this in mind")
+    assert missing.count("NoTreatedCells") == missing.count("warned") == 0
+    assert missing.count("declined") > warned.count("declined") == 0
+    assert warned.count("UnevenPeriodsWarning") == 1
+    assert "from 2008 to 2030" in warned
+    queries = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(encoding="utf-8"), re.DOTALL)
+    effects, reasons = (query.replace("/path/to/output", str(folder / "out")) for query in queries)
+    assert spark.sql(effects).count() == 4
+    rows = spark.sql(f"{effects.partition('SELECT e.*')[0]} {reasons}").collect()
+    assert [(row["kind"], row["estimator"], row["n_groups"]) for row in rows] == [
+        ("declined", "did", 1),
+        ("declined", "sdid", 1),
+        ("warned", None, 2),
+    ]
+    run = read(spark, folder, "runs").collect()[0]
+    assert (run["n_succeeded"], run["n_declined"], run["n_failed"]) == (2, 1, 0)
 
 
 def test_a_rerun_is_a_no_op_that_says_so_and_force_makes_a_new_attempt(spark: SparkSession, folder: Path) -> None:

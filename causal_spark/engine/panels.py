@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from causal_spark.engine.keys import seed_for
+from causal_spark.engine.periods import label, uneven_periods
 from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Row
 from causal_spark.errors import (
     CovariateValueError,
@@ -29,7 +30,7 @@ from causal_spark.panel.event_study import EventStudy, event_study
 from causal_spark.panel.inference import VarianceEstimate, interval
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.summary import EffectSummary, effect_cells, summarise
-from causal_spark.panel.types import Fit, Panel, PanelSize
+from causal_spark.panel.types import Fit, Notice, Panel, PanelSize
 
 Cells = Literal["treated", "all", "none"]
 #: Weights at or below this are left out of ``panel_weights``.
@@ -172,16 +173,6 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), dtype=np.float64)
 
 
-def label(value: Any) -> str:
-    """A unit or time label as text: integers as such, dates and timestamps in ISO 8601, to the second if whole."""
-    if not isinstance(value, np.datetime64):
-        return str(value)
-    if np.datetime_data(value.dtype)[0] == "D":
-        return str(value)
-    whole = value == value.astype("datetime64[s]")
-    return str(np.datetime_as_string(value, unit="s" if whole else "us"))
-
-
 def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
@@ -257,6 +248,10 @@ class PanelWork:
                 started = time.perf_counter()
                 self._estimate(panel, group.group_id, task, result)
                 result.seconds[task.name] = time.perf_counter() - started
+        uneven = uneven_periods(panel.periods)
+        # Without an estimate there is nothing to be warned of.
+        if uneven is not None and result.tables["panel_effects"]:
+            result.failures.append(_warning("read", None, uneven))
         return result
 
     def _estimate(self, panel: Panel, group: str, task: EstimatorTask, result: GroupResult) -> None:
@@ -279,6 +274,7 @@ class PanelWork:
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("estimate", task.name, error))
             return
+        result.failures += [_warning("estimate", task.name, notice) for notice in fit.notices]
         estimates: list[VarianceEstimate] = []
         for variance in self.variances:
             found = self._variance(panel, group, task, fit, variance, result)
@@ -429,6 +425,10 @@ def _path_rows(estimator: str, fit: Fit) -> list[Row]:
         }
         for step, tried in enumerate(fit.path)
     ]
+
+
+def _warning(stage: str, estimator: str | None, notice: Notice) -> Failure:
+    return Failure(stage, estimator, "warned", notice.name, notice.message, notice.hint)
 
 
 def _failure(stage: str, estimator: str | None, error: Exception) -> Failure:

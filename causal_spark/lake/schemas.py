@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from causal_spark.errors import InputError
 
-#: Raised when a change to the tables is one that readers could notice.
-CONTRACT_VERSION = 1
+#: Raised when a change to the tables is one that readers could notice. 2: ``failures`` holds warnings too, so whoever
+#: counts its rows as things that went wrong must look at ``kind``.
+CONTRACT_VERSION = 2
 
 #: Types every reader of protocol version 1 understands.
 TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN", "DATE", "TIMESTAMP", "DOUBLE")
@@ -133,18 +134,19 @@ RUNS = TableSchema(
 
 FAILURES = TableSchema(
     "failures",
-    "group, stage, estimator",
+    "group, stage, estimator, error_class",
     (
         _text("stage", "Where it happened: read, estimate or variance:<name>."),
         _text("estimator", "Estimator concerned; NULL when the whole group is.", required=False),
         _text("job", "Job that ran."),
         _text(
             "kind",
-            "declined: the method has no meaning on this group; failed: something went wrong.",
-            one_of=("declined", "failed"),
+            "declined: the method has no meaning on this group; failed: something went wrong; "
+            "warned: there is an estimate, and this is what to know of it.",
+            one_of=("declined", "failed", "warned"),
         ),
-        _text("error_class", "Class of the error."),
-        _text("message", "What is wrong."),
+        _text("error_class", "Class of the error, or name of the warning."),
+        _text("message", "What is wrong, or what to know."),
         _text("hint", "What to do about it."),
         _count("n_rows", "Input rows of the group."),
     ),

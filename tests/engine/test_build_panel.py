@@ -6,7 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from causal_spark.engine.panels import build_panel, label
+from causal_spark.engine.panels import build_panel
+from causal_spark.engine.periods import label
 from causal_spark.errors import (
     CovariateValueError,
     DuplicateCellError,

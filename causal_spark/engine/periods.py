@@ -1,0 +1,50 @@
+"""Periods of a panel: what their labels look like, and whether they are evenly spaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causal_spark.panel.types import Notice
+
+#: A step this many times longer or shorter than the median one is irregular. Months (28 to 31 days), quarters, years
+#: and days of 23 and 25 hours stay within it; a weekend between days does not.
+IRREGULAR = 1.5
+
+
+def label(value: Any) -> str:
+    """A unit or time label as text: integers as such, dates and timestamps in ISO 8601, to the second if whole."""
+    if not isinstance(value, np.datetime64):
+        return str(value)
+    if np.datetime_data(value.dtype)[0] == "D":
+        return str(value)
+    whole = value == value.astype("datetime64[s]")
+    return str(np.datetime_as_string(value, unit="s" if whole else "us"))
+
+
+def uneven_periods(periods: NDArray[Any]) -> Notice | None:
+    """A notice when distinct periods are not evenly spaced, else None.
+
+    periods: (n_periods,) distinct integers, dates or timestamps, ascending. Estimators measure time in periods, so that
+    a gap of ten years counts as one step where nothing lies between.
+    """
+    if len(periods) < 3:
+        return None
+    # Differences of 64-bit integers may not fit into one with a sign; without it they wrap around to the right value.
+    steps = np.diff(periods.astype(np.int64).view(np.uint64)).astype(np.float64)
+    # Of two in the middle the shorter one: their mean would call steps of 1 and 2 alike.
+    middle = (len(steps) - 1) // 2
+    share = steps / np.partition(steps, middle)[middle]
+    irregular = (share > IRREGULAR) | (share < 1.0 / IRREGULAR)
+    if not irregular.any():
+        return None
+    longest = int(np.argmax(share))
+    return Notice(
+        "UnevenPeriodsWarning",
+        f"{int(irregular.sum())} of {len(steps)} steps between neighbouring periods differ from the usual one; the "
+        f"longest, from {label(periods[longest])} to {label(periods[longest + 1])}, is {share[longest]:.3g} times the "
+        "median step. Distances in time count periods, not the time between them.",
+        "Add rows with a NULL outcome for the missing periods if they should count, or aggregate time to even periods.",
+    )
