@@ -51,10 +51,14 @@ class Anderson:
         self.best = np.where(restart, size, np.minimum(self.best, size))
         self.count += 1
         self.last_image, self.last_residual = flat_image, residual
-        gram = self.residuals @ np.swapaxes(self.residuals, 1, 2)
-        diagonal = np.arange(self.images.shape[1])
+        held = min(self.count - 1, self.images.shape[1])
+        if not held:
+            return image
+        images, residuals = self.images[:, :held], self.residuals[:, :held]
+        gram = residuals @ np.swapaxes(residuals, 1, 2)
+        diagonal = np.arange(held)
         trace = gram[:, diagonal, diagonal].sum(axis=1)
         gram[:, diagonal, diagonal] += np.where(trace > 0, 1e-12 * trace, 1.0)[:, None]
-        gamma = np.linalg.solve(gram, self.residuals @ residual[:, :, None])
-        mixed = flat_image - (np.swapaxes(gamma, 1, 2) @ self.images)[:, 0]
+        gamma = np.linalg.solve(gram, residuals @ residual[:, :, None])
+        mixed = flat_image - (np.swapaxes(gamma, 1, 2) @ images)[:, 0]
         return mixed.reshape(state.shape)

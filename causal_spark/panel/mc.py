@@ -25,31 +25,36 @@ class McOptions:
     """How MC-NNM chooses its penalty.
 
     n_folds: folds of control cells in cross-validation, at least 2.
-    n_lambdas: candidates between the smallest penalty that leaves no low-rank part and ``lambda_floor`` times it,
-        evenly spaced in logarithms.
-    lambda_floor: the smallest candidate as a share of the largest, between 1e-4 and 1. Without a penalty the low-rank
+    step: each candidate as a share of the one before, between 0.1 and 0.9. They fall from the smallest penalty that
+        leaves no low-rank part.
+    lambda_floor: the smallest candidate as a share of that penalty, between 1e-4 and 1. Without a penalty the low-rank
         part fits the controls perfectly and says nothing of other cells.
-    patience: the path ends after this many candidates in a row that score worse than the best so far.
+    patience: the descent ends after this many candidates in a row that score worse than the best so far.
+    refinements: candidates tried after the descent, each at the vertex of the parabola through the scores of the best
+        one and its neighbours, in logarithms.
     cv_tolerance, tolerance: precision of predictions, in standard deviations of the control cells, while scoring
         candidates and in the final fit.
     """
 
     n_folds: int = 5
-    n_lambdas: int = 31
+    step: float = 0.5
     lambda_floor: float = 1e-3
-    patience: int = 5
-    cv_tolerance: float = 1e-3
+    patience: int = 1
+    refinements: int = 1
+    cv_tolerance: float = 1e-2
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.n_folds < 2:
             raise ValueError(f"n_folds must be at least 2, not {self.n_folds}.")
-        if self.n_lambdas < 2:
-            raise ValueError(f"n_lambdas must be at least 2, not {self.n_lambdas}.")
+        if not 0.1 <= self.step <= 0.9:
+            raise ValueError(f"step must lie between 0.1 and 0.9, not {self.step}.")
         if not 1e-4 <= self.lambda_floor < 1:
             raise ValueError(f"lambda_floor must be at least 1e-4 and below 1, not {self.lambda_floor}.")
         if self.patience < 1:
             raise ValueError(f"patience must be at least 1, not {self.patience}.")
+        if self.refinements < 0:
+            raise ValueError(f"refinements must not be negative, not {self.refinements}.")
         for name in ("cv_tolerance", "tolerance"):
             if not 1e-10 <= getattr(self, name) <= 1e-2:
                 raise ValueError(f"{name} must lie between 1e-10 and 1e-2, not {getattr(self, name)}.")
@@ -124,29 +129,95 @@ def _cross_validate(
     top = smallest_null_penalty(outcome, controls.astype(np.float64))
     if not scored.any() or top <= 1e-10 * controls.sum():
         return np.inf, (TuningStep(None, None, np.inf, 0.0),) if scored.any() else (), True
-    additive = np.stack([two_way_fit(outcome, one) for one in training.astype(np.float64)])
-    path = [TuningStep(None, None, np.inf, float(np.mean((outcome - additive)[scored] ** 2)))]
-    shares = training.mean(axis=(1, 2)) / controls.mean()
-    converged = True
-    folds, predictions, start = SoftImpute(outcome, training), additive, additive
-    ratio = options.lambda_floor ** (1.0 / (options.n_lambdas - 1))
-    for candidate in top * options.lambda_floor ** (np.arange(1, options.n_lambdas) / (options.n_lambdas - 1)):
-        # Each fold starts from its predictions at the two penalties before, extrapolated linearly in the penalty.
-        fits = folds.solve(candidate * shares, start, options.cv_tolerance)
-        start = fits.predictions + ratio * (fits.predictions - predictions)
-        predictions = fits.predictions
-        converged = converged and bool(fits.converged.all())
-        path.append(TuningStep(None, None, float(candidate), float(np.mean((outcome - predictions)[scored] ** 2))))
-        best = min(range(len(path)), key=lambda k: path[k].criterion)
-        if len(path) - 1 - best >= options.patience:
-            break
-    best = min(range(len(path)), key=lambda k: path[k].criterion)
-    return float(path[best].lambda_nn or 0.0), tuple(path), converged
+    path = _Path(outcome, scored, SoftImpute(outcome, training), training.mean(axis=(1, 2)) / controls.mean(), top)
+    candidate = top * options.step
+    while candidate >= top * options.lambda_floor and path.since_best < options.patience:
+        path.try_below(candidate, options.cv_tolerance)
+        candidate *= options.step
+    for _ in range(options.refinements):
+        path.refine(options.cv_tolerance)
+    return path.best, tuple(path.steps), path.converged
+
+
+class _Path:
+    """Candidates tried so far and their folds' predictions, from which later ones start."""
+
+    def __init__(self, outcome: Floats, scored: Bools, folds: SoftImpute, shares: Floats, top: float) -> None:
+        self._outcome, self._scored, self._folds, self._shares = outcome, scored, folds, shares
+        additive = folds.additive()
+        # With the penalty that leaves no low-rank part predictions are additive: the upper end of every search.
+        self._top, self._predictions = top, {top: additive}
+        self._scores = {top: self._score(additive)}
+        self.steps = [TuningStep(None, None, np.inf, self._scores[top])]
+        self.converged = True
+
+    def _score(self, predictions: Floats) -> float:
+        return float(np.mean((self._outcome - predictions)[self._scored] ** 2))
+
+    def _try(self, candidate: float, start: Floats, tolerance: float) -> None:
+        fits = self._folds.solve(candidate * self._shares, start, tolerance)
+        self.converged = self.converged and bool(fits.converged.all())
+        self._predictions[candidate], self._scores[candidate] = fits.predictions, self._score(fits.predictions)
+        self.steps.append(TuningStep(None, None, candidate, self._scores[candidate]))
+
+    def try_below(self, candidate: float, tolerance: float) -> None:
+        """Score a candidate below all others, started from the last two extrapolated linearly in the penalty."""
+        *before, last = sorted(self._predictions, reverse=True)
+        start = self._predictions[last]
+        if before:
+            slope = (start - self._predictions[before[-1]]) / (last - before[-1])
+            start = start + (candidate - last) * slope
+        self._try(candidate, start, tolerance)
+
+    @property
+    def _leader(self) -> float:
+        return max(self._scores, key=lambda tried: (-self._scores[tried], tried))
+
+    @property
+    def best(self) -> float:
+        """The candidate with the smallest score, infinity for the additive fit."""
+        return np.inf if self._leader == self._top else self._leader
+
+    @property
+    def since_best(self) -> int:
+        """Candidates below the best one."""
+        return sum(tried < self._leader for tried in self._scores)
+
+    def refine(self, tolerance: float) -> None:
+        """Score the vertex of the parabola around the best candidate, started from its neighbours interpolated."""
+        order = sorted(self._scores)
+        place = order.index(self._leader)
+        if place == 0:
+            return
+        if place == len(order) - 1:
+            candidate = math.sqrt(order[-2] * order[-1])
+        else:
+            candidate = _vertex(order[place - 1 : place + 2], [self._scores[k] for k in order[place - 1 : place + 2]])
+        above = min(tried for tried in order if tried > candidate)
+        below = max(tried for tried in order if tried <= candidate)
+        share = (candidate - below) / (above - below)
+        start = (1.0 - share) * self._predictions[below] + share * self._predictions[above]
+        self._try(candidate, start, tolerance)
+
+
+def _vertex(candidates: list[float], scores: list[float]) -> float:
+    """Minimum, in logarithms, of the parabola through three points of which the middle one is lowest.
+
+    It stays off the middle point by a tenth of the shorter interval at least, or nothing would be learnt there.
+    """
+    low, middle, high = np.log(candidates)
+    left, right = scores[0] - scores[1], scores[2] - scores[1]
+    below, above = middle - low, high - middle
+    bend = left * above + right * below
+    step = 0.5 * (left * above**2 - right * below**2) / bend if bend > 0 else 0.0
+    least = 0.1 * min(below, above)
+    step = step if abs(step) >= least else math.copysign(least, step)
+    return float(np.exp(middle + step))
 
 
 def mc_cost(size: PanelSize, options: McOptions = _DEFAULTS, tune: bool = True) -> float:
     """Seconds of one fit, from iterations of soft-impute, which work on the Gram matrix of the shorter side."""
     short, long = sorted((size.n_units, size.n_periods))
     iteration = 8e-5 + 3.5e-8 * long * short + 1.2e-7 * short**2 + 5e-11 * long * short**2
-    solves = options.n_folds * min(options.n_lambdas, 10 + options.patience) if tune else 0
-    return 2e-3 + iteration * (18.0 + 8.5 * solves)
+    solves = options.n_folds * (4 + options.patience + options.refinements) if tune else 0
+    return 2e-3 + iteration * (13.0 + 4.3 * solves)

@@ -7,7 +7,9 @@ values, down to 0. Cells that are not used are filled with the current predictio
 (Mazumder, Hastie, Tibshirani 2010), with the two-way effects of MC-NNM (Athey et al. 2021, section 4). This is gradient
 descent, with unit step, on a convex function of the filled cells alone, so any start is legitimate; Anderson
 acceleration drives it. Singular values come from the Gram matrix of the shorter side: squaring costs digits only where
-lambda is less than about 1e-6 of the largest of them.
+lambda is less than about 1e-6 of the largest of them. Between two decompositions a few steps take the spectral function
+of the changed matrix to first order around the last one, which costs products only (a solution is always accepted at an
+exact step).
 
 A cell whose unit and period are not in one connected component of the used cells is left out. By the pinching
 inequality, ||L||_* is at least the sum over components of the norms of their blocks, so L is 0 outside them, the
@@ -38,7 +40,11 @@ _WINDOW = 12
 # Numbers held per cell and problem, mostly that history, and the memory that problems solved together may take: small
 # problems share the interpreter's overhead, large ones the processor's cache with nobody.
 _NUMBERS_PER_CELL = 36
-_BYTES = 2**21
+_BYTES = 2**23
+# Squared singular values closer than this share of the largest count as equal.
+_ALIKE = 1e-9
+# Iterations in a row that may rest on the singular vectors of an earlier one.
+_REUSED = 4
 # What a cold start does not reach is approached by penalties that fall by this factor.
 _RUNG = 2.5
 
@@ -47,9 +53,9 @@ _RUNG = 2.5
 class SoftImputeFits:
     """The solutions of a batch.
 
-    predictions: (n, n_units, n_periods), alpha_i + beta_t + L_it, without meaning where not identified; gap: (n,)
-    duality gap over the primal objective; converged: (n,) whether gap and last change are within tolerance; rank: (n,)
-    numerical rank of L; iterations: (n,) of soft-impute.
+    predictions: (n, n_units, n_periods), alpha_i + beta_t + L_it, without meaning where not identified; gap: (n,) bound
+    on the duality gap over the primal objective; converged: (n,) whether gap and last change are within tolerance;
+    rank: (n,) numerical rank of L; iterations: (n,) of soft-impute.
     """
 
     predictions: Floats
@@ -71,6 +77,10 @@ class SoftImpute:
             outcome, used = outcome.T.copy(), np.swapaxes(used, 1, 2).copy()
         block = max(1, _BYTES // (8 * _NUMBERS_PER_CELL * max(1, outcome.size)))
         self._blocks = [_Block(outcome, used[begin : begin + block]) for begin in range(0, used.shape[0], block)]
+
+    def additive(self) -> Floats:
+        """(n, n_units, n_periods): the predictions of every problem with L = 0."""
+        return self._turned(np.concatenate([block.data.additive() for block in self._blocks]))
 
     def solve(
         self, lambda_nn: Floats, start: Floats | None = None, tolerance: float = 1e-6, max_iterations: int = 200
@@ -142,7 +152,7 @@ class _Block:
         """Start anew from the additive fit and come down to lambda_nn from penalties that are easier."""
         additive = self.data.additive()
         fits.predictions[chosen] = additive[chosen]
-        _, singular = _clipped(self.data.demeaned(self.data.fill(additive))[chosen], lambda_nn[chosen])
+        _, singular, _ = _clipped(self.data.demeaned(self.data.fill(additive))[chosen], lambda_nn[chosen])
         excess = np.log(np.maximum(1.0, 2.0 * singular[:, -1] / lambda_nn[chosen])) / np.log(_RUNG)
         for rung in range(int(excess.max()), 0, -1):
             steps = chosen[excess >= rung]
@@ -161,37 +171,46 @@ class _Block:
         """Solve the chosen problems from the predictions in ``fits``, which are replaced."""
         data, active = self.data if chosen.size == self.size else self.data.take(chosen), chosen
         filled = data.fill(fits.predictions[active])
-        # The state of the acceleration: the cells that some problem of the block has to fill.
-        cells = np.flatnonzero((self.data.inside & ~self.data.used).any(axis=0))
-        accelerator = Anderson((active.size, cells.size), _WINDOW)
+        cells, pinned = data.cells_to_fill()
+        accelerator = Anderson(cells.shape, _WINDOW)
         before = filled
         calm = np.zeros(active.size, dtype=np.intp)
+        vectors, singular, age = filled, filled, _REUSED
         for iteration in range(1, max_iterations + 1):
             residual = data.demeaned(filled)
-            clipped, singular = _clipped(residual, lambda_nn[active] / 2.0)
+            age = age + 1 if age < _REUSED and not calm.any() and iteration < max_iterations else 0
+            if age:
+                clipped = _nearly_clipped(residual, lambda_nn[active] / 2.0, vectors)
+            else:
+                clipped, singular, vectors = _clipped(residual, lambda_nn[active] / 2.0)
             predicted = filled - clipped
             moved = np.abs(predicted - before).max(axis=(1, 2))
             calm = np.where((moved <= tolerance) & (iteration > 1), calm + 1, 0)
             before = predicted
-            state, image = (each.reshape(active.size, -1)[:, cells] for each in (filled, data.fill(predicted)))
             last = iteration == max_iterations
-            check = np.arange(active.size) if last else np.flatnonzero(calm >= 2)
+            check = np.arange(active.size) if last else np.flatnonzero((calm >= 2) & (age == 0))
             if check.size:
-                low_rank = residual[check] - clipped[check]
-                found = data.take(check).certify(low_rank, singular[check], lambda_nn[active[check]])
+                found = data.take(check).certify(
+                    residual[check], clipped[check], singular[check], lambda_nn[active[check]]
+                )
                 solved = (found.gap <= _GAP_PER_TOLERANCE * tolerance) & (calm[check] >= 2)
                 where = active[check]
                 fits.predictions[where], fits.gap[where], fits.rank[where] = found.predictions, found.gap, found.rank
                 fits.converged[where] = solved
                 fits.iterations[where] += np.where(solved | last, iteration, 0)
-                kept = np.setdiff1d(np.arange(active.size), check[solved])
+                unsolved = np.ones(active.size, dtype=bool)
+                unsolved[check[solved]] = False
+                kept = np.flatnonzero(unsolved)
                 if last or not kept.size:
                     return
                 if kept.size < active.size:
                     active, calm, before, filled = active[kept], calm[kept], before[kept], filled[kept]
-                    state, image = state[kept], image[kept]
-                    data, accelerator = data.take(kept), accelerator.take(kept)
-            filled.reshape(active.size, -1)[:, cells] = accelerator.step(state, image)
+                    data, accelerator, pinned = data.take(kept), accelerator.take(kept), pinned[kept]
+                    cells, vectors = cells[kept], vectors[kept]
+            flat = filled.reshape(-1)
+            where_flat = cells + filled[0].size * np.arange(active.size)[:, None]
+            state = flat[where_flat]
+            flat[where_flat] = accelerator.step(state, np.where(pinned, state, before.reshape(-1)[where_flat]))
 
 
 class _Masks:
@@ -223,6 +242,18 @@ class _Masks:
         filled = np.where(self.used, self.outcome, predicted)
         return filled if self.complete else np.where(self.inside, filled, 0.0)
 
+    def cells_to_fill(self) -> tuple[Ints, Bools]:
+        """(n, k) flat positions of the cells filled with predictions, the state of the iteration, and which stay put.
+
+        k is the largest number of any problem; others repeat their first such cell. Without any, a used cell stands in,
+        and stays as it is.
+        """
+        empty = (self.inside & ~self.used).reshape(self.used.shape[0], -1)
+        count = empty.sum(axis=1)
+        order = np.argsort(~empty, axis=1, kind="stable")[:, : max(1, int(count.max()))]
+        cells = np.where(np.arange(order.shape[1]) < count[:, None], order, order[:, :1])
+        return np.asarray(cells), np.broadcast_to((count == 0)[:, None], cells.shape)
+
     def demeaned(self, filled: Floats) -> Floats:
         """What two-way effects leave of filled matrices, component by component."""
         left = filled - (filled.sum(axis=2) / self.row_counts)[:, :, None]
@@ -231,19 +262,25 @@ class _Masks:
         left -= (left.sum(axis=1) / self.column_counts)[:, None, :]
         return left if self.complete else np.asarray(left * self.inside)
 
-    def certify(self, low_rank: Floats, singular: Floats, lambda_nn: Floats) -> SoftImputeFits:
-        """The fits that go with L, effects fitted anew; singular: (n, n_columns), before lambda/2 is taken off."""
+    def certify(self, residual: Floats, clipped: Floats, singular: Floats, lambda_nn: Floats) -> SoftImputeFits:
+        """The fits that go with L = residual - clipped, effects fitted anew.
+
+        clipped: the residual with its singular values (n, n_columns) cut off at lambda/2. Its own spectral norm bounds
+        that of the residuals on the used cells, up to the Frobenius norm of what sets the two apart.
+        """
+        low_rank = residual - clipped
         explained = np.where(self.used, self.outcome - low_rank, 0.0)
         alpha, beta = self.operator.effects(explained)
         effects = alpha[:, :, None] + beta[:, None, :]
-        residual = np.where(self.used, explained - effects, 0.0)
+        left = np.where(self.used, explained - effects, 0.0)
         kept = np.maximum(singular - lambda_nn[:, None] / 2.0, 0.0)
-        squares = np.einsum("nit,nit->n", residual, residual)
+        squares = np.einsum("nit,nit->n", left, left)
         primal = squares + lambda_nn * kept.sum(axis=1)
-        top = 2.0 * np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(residual, 1, 2) @ residual)[:, -1], 0.0))
+        apart = left - clipped
+        top = 2.0 * np.minimum(singular[:, -1], lambda_nn / 2.0) + 2.0 * np.sqrt(np.einsum("nit,nit->n", apart, apart))
         shrink = np.minimum(1.0, lambda_nn / np.maximum(top, np.finfo(float).tiny))
         within = np.where(self.used, self.outcome - effects, 0.0)
-        lower = 2.0 * shrink * np.einsum("nit,nit->n", residual, within) - shrink**2 * squares
+        lower = 2.0 * shrink * np.einsum("nit,nit->n", left, within) - shrink**2 * squares
         rank = (kept > _RANK_SHARE * np.maximum(kept[:, -1:], np.finfo(float).tiny)).sum(axis=1)
         return SoftImputeFits(
             effects + low_rank,
@@ -254,9 +291,30 @@ class _Masks:
         )
 
 
-def _clipped(residual: Floats, shrink: Floats) -> tuple[Floats, Floats]:
-    """Matrices with their singular values cut off at ``shrink`` (n,), and those values (n, n_columns), ascending."""
+def _clipped(residual: Floats, shrink: Floats) -> tuple[Floats, Floats, Floats]:
+    """Matrices with their singular values cut off at ``shrink`` (n,), and their right singular vectors.
+
+    Returns (n, n_rows, n_columns), the values before the cut (n, n_columns), ascending, and the vectors as columns.
+    """
     values, vectors = np.linalg.eigh(np.swapaxes(residual, 1, 2) @ residual)
     singular = np.sqrt(np.maximum(values, 0.0))
     share = shrink[:, None] / np.maximum(singular, shrink[:, None])
-    return residual @ ((vectors * share[:, None, :]) @ np.swapaxes(vectors, 1, 2)), singular
+    return residual @ ((vectors * share[:, None, :]) @ np.swapaxes(vectors, 1, 2)), singular, vectors
+
+
+def _nearly_clipped(residual: Floats, shrink: Floats, vectors: Floats) -> Floats:
+    """`_clipped` to first order in what sets a matrix apart from one with the right singular vectors given.
+
+    The derivative of a spectral function (Daleckii and Krein 1965): in the basis of the vectors, off-diagonal entries
+    of the Gram matrix are multiplied by divided differences of the function.
+    """
+    turned = residual @ vectors
+    gram = np.swapaxes(turned, 1, 2) @ turned
+    values = np.einsum("nkk->nk", gram).copy()
+    share = shrink[:, None] / np.maximum(np.sqrt(values), shrink[:, None])
+    apart = values[:, :, None] - values[:, None, :]
+    apart[np.abs(apart) <= _ALIKE * values.max(axis=1)[:, None, None]] = np.inf
+    gram *= (share[:, :, None] - share[:, None, :]) / apart
+    diagonal = np.arange(values.shape[1])
+    gram[:, diagonal, diagonal] = share
+    return np.asarray((turned @ gram) @ np.swapaxes(vectors, 1, 2))

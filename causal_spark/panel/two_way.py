@@ -22,6 +22,8 @@ from causal_spark.panel.types import Bools, Floats, Ints
 
 # A direction of the covariates counts as collinear with the effects below this share of its own size.
 _COLLINEAR = 1e-9
+# Sweeps from unit to period and back that are tried before a graph is built.
+_SWEEPS = 3
 
 
 def components(used: Bools) -> tuple[Ints, Ints]:
@@ -30,11 +32,27 @@ def components(used: Bools) -> tuple[Ints, Ints]:
     used: (n_units, n_periods). Returns labels of units (n_units,) and of periods (n_periods,).
     """
     n_units, n_periods = used.shape
+    if _connected(used):
+        return np.zeros(n_units, dtype=np.intp), np.zeros(n_periods, dtype=np.intp)
     rows, columns = np.nonzero(used)
     size = n_units + n_periods
     graph = coo_array((np.ones(rows.size, dtype=np.int8), (rows, columns + n_units)), shape=(size, size))
     labels = connected_components(graph, directed=False)[1].astype(np.intp)
     return labels[:n_units], labels[n_units:]
+
+
+def _connected(used: Bools) -> bool:
+    """Whether a few sweeps show that all cells are linked, as on most panels; False means not known."""
+    if not used.size:
+        return False
+    rows: Bools = np.zeros(used.shape[0], dtype=np.bool_)
+    rows[used.sum(axis=1).argmax()] = True
+    for _ in range(_SWEEPS):
+        columns = used[rows].any(axis=0)
+        rows = np.asarray(used[:, columns].any(axis=1))
+        if rows.all():
+            return bool(used.any(axis=0).all())
+    return False
 
 
 def identified_cells(used: Bools) -> Bools:

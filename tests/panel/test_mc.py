@@ -170,10 +170,24 @@ def test_mc_declines_what_has_no_meaning(case: str, error: type[Exception]) -> N
     assert caught.value.hint  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("field", ["n_folds", "n_lambdas", "lambda_floor", "patience", "cv_tolerance", "tolerance"])
+@pytest.mark.parametrize(
+    "field", ["n_folds", "step", "lambda_floor", "patience", "refinements", "cv_tolerance", "tolerance"]
+)
 def test_options_out_of_range_are_refused_by_name(field: str) -> None:
     with pytest.raises(ValueError, match=field):
-        McOptions(**{field: 0})
+        McOptions(**{field: -1})
+
+
+@pytest.mark.parametrize("seed", [31, 32, 33])
+def test_the_search_ends_as_low_as_a_fine_and_precise_one_over_the_whole_range(seed: int) -> None:
+    panel = panels.block_panel(n_units=25, n_periods=20, n_post=5, seed=seed)
+    # Hundreds of precise solves, down to the floor: what the quick search is to find.
+    fine = mc(panel, McOptions(step=0.85, lambda_floor=0.01, patience=50, refinements=3, cv_tolerance=1e-5), seed=1)
+    quick = mc(panel, seed=1)
+    assert fine.criterion is not None
+    assert quick.criterion is not None
+    assert quick.criterion <= 1.01 * fine.criterion
+    np.testing.assert_array_less(np.abs(quick.counterfactual - fine.counterfactual), 0.1 * panel.outcome.std())
 
 
 def test_mc_cost_grows_with_the_panel_and_with_tuning() -> None:

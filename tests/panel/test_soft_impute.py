@@ -72,7 +72,8 @@ def test_the_certificate_is_true() -> None:
     dual *= min(1.0, 0.4 / np.linalg.norm(dual, 2))
     lower = (dual * outcome).sum() - (dual**2 / 4).sum()
     assert -1e-12 <= (primal - lower) / primal <= 1e-5
-    assert fits.gap[0] == pytest.approx((primal - lower) / primal, abs=1e-7)
+    # What is reported bounds the gap from above, and is what the tolerance is held against.
+    assert (primal - lower) / primal - 1e-12 <= fits.gap[0] <= 1e-5
 
 
 def test_components_are_solved_as_if_they_were_alone_and_empty_units_disturb_nothing() -> None:
