@@ -66,6 +66,7 @@ class PanelEffectsConfig(_Strict):
     confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     max_failed_fraction: Fraction = 0.5
+    worker_memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     run_key: Annotated[str, Field(min_length=1)] | None = None
 
     def identity(self) -> str:

@@ -87,7 +87,7 @@ class CovariateValueError(GroupError):
 
 
 class GroupTooLargeError(GroupError):
-    """A group spans more cells than a worker should hold."""
+    """A group, or an estimator on it, needs more memory than a task may use."""
 
 
 class SolverError(GroupError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from causal_spark.config import CLASSIC_ESTIMATORS, Method, checked_run_key, estimator_tasks, variance_tasks
 from causal_spark.engine.columns import PanelRoles, panel_columns
 from causal_spark.engine.keys import canonical_json
+from causal_spark.engine.memory import GIB
 from causal_spark.engine.panels import Cells, PanelWork
 from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
 from causal_spark.engine.run import LocalRun, RunSummary, Scratch, SparkRun, require_rows, run_in_process, run_on_spark
@@ -137,7 +139,8 @@ class PanelEffects:
 
     estimators, variances: names, or mappings with ``name`` and that method's options (and ``where`` for estimators:
     group columns to the values they are run for). cells: which cells ``.cells`` holds (treated, all, none).
-    confidence_level: of every interval. seed: of everything random.
+    confidence_level: of every interval. seed: of everything random. worker_memory: GiB one task may use; None measures
+    it where panels are large. What would take more ends in ``.failures`` before it runs.
 
     >>> result = PanelEffects(estimators=["did", "sdid"]).fit(
     ...     frame, unit="state", time="year", outcome="packs", treatment="treated"
@@ -150,6 +153,7 @@ class PanelEffects:
     confidence_level: float = 0.95
     seed: int = 0
     cells: Cells = "treated"
+    worker_memory: float | None = None
 
     def fit(
         self,
@@ -189,6 +193,8 @@ class PanelEffects:
             raise ConfigError(f"confidence_level is {self.confidence_level}.", "It lies between 0 and 1, such as 0.95.")
         if not -(2**63) <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}.", "It is an integer of 64 bits.")
+        if self.worker_memory is not None and not 0 < self.worker_memory < math.inf:
+            raise ConfigError(f"worker_memory is {self.worker_memory}.", "It is a number of GiB, such as 4, or None.")
         columns = panel_columns(data, roles)
         return PanelWork(
             columns=columns,
@@ -197,6 +203,7 @@ class PanelEffects:
             confidence_level=self.confidence_level,
             seed=int(self.seed),
             cells=self.cells,
+            memory_limit=None if self.worker_memory is None else int(self.worker_memory * GIB),
         )
 
     def _identity(self, work: PanelWork) -> str:
@@ -208,6 +215,7 @@ class PanelEffects:
                 "confidence_level": self.confidence_level,
                 "seed": int(self.seed),
                 "cells": self.cells,
+                "worker_memory": self.worker_memory,
             }
         )
 

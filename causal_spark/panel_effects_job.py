@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from causal_spark.config import PanelEffectsConfig, load_config
 from causal_spark.engine.columns import PanelRoles, select_spark
 from causal_spark.engine.keys import group_id
+from causal_spark.engine.memory import SAFE_BYTES, in_gib, memory_limit
 from causal_spark.engine.panels import PanelWork
 from causal_spark.engine.plan import make_plan
 from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
@@ -131,6 +132,7 @@ def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) 
         confidence_level=config.confidence_level,
         seed=config.seed,
         cells=config.output.cells,
+        worker_memory=config.worker_memory,
     )
     roles = PanelRoles(**columns.model_dump(exclude={"rename"}))
     work = job.plan_work(source.data, roles)
@@ -188,7 +190,9 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
     output = output_location(config.output.location)
     source, work = _prepare(spark, config, output)
     sizes = _sizes(source.data, work)
-    plan = make_plan(sizes, work)
+    work = work.within(memory_limit(spark, work.memory_limit, [work.memory(size) for size in sizes]))
+    refused = {size.group_id for size in sizes if work.refusal(size) is not None}
+    plan = make_plan([size for size in sizes if size.group_id not in refused], work)
     rows = [
         {
             **{name: str(value) for name, value in size.key.items()},
@@ -199,15 +203,28 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
             "treated_cells": panel.n_treated_cells,
             "estimators": " ".join(costs),
             "core_seconds": round(sum(costs.values()), 2),
+            "memory": in_gib(memory.peak),
+            "too_large": " ".join(name for name in memory.estimators if name not in costs),
         }
-        for size, panel, costs in ((size, work.panel_size(size), work.cost(size)) for size in sizes)
+        for size, panel, memory, costs in (
+            (size, work.panel_size(size), work.memory(size), {} if size.group_id in refused else work.cost(size))
+            for size in sizes
+        )
     ]
+    table = pd.DataFrame(rows)
+    if not table["too_large"].any():
+        table = table.drop(columns="too_large")
+    if work.memory_limit is None:
+        memory = f"No group needs more than {in_gib(SAFE_BYTES)} of memory: fits any worker."
+    else:
+        memory = f"A task may use {in_gib(work.memory_limit)}; what takes more (too_large) ends in failures."
     tables = "\n".join(f"  {output.table(name).address}" for name in ("runs", "failures", *work.tables))
     return (
         f"Input {source.location} ({source.version or 'no version: the content will be hashed'})\n"
-        f"{_shown(pd.DataFrame(rows))}\n"
+        f"{_shown(table)}\n"
         f"{len(sizes)} groups in {len(plan.waves)} waves and {sum(wave.n_tasks for wave in plan.waves)} tasks, "
         f"about {plan.seconds:.0f} core seconds\n"
+        f"{memory}\n"
         f"Variances: {', '.join(task.name for task in work.variances) or 'none'}\n"
         f"Would append to\n{tables}\nDry run: nothing was estimated or written.\n"
     )

@@ -43,6 +43,8 @@ def test_settings_override_dotted_keys_with_yaml_values() -> None:
         ({"seed": 2**63}, r"seed: .*less than"),
         ({"run_key": ""}, r"run_key"),
         ({"confidence_level": 95}, r"confidence_level: .*less than 1"),
+        ({"worker_memory": 0}, r"worker_memory: .*greater than 0"),
+        ({"worker_memory": "8g"}, r"worker_memory: .*number"),
         ({"estimators": ["ddi"]}, r"Unknown estimator 'ddi'\. Did you mean 'did'"),
         ({"estimators": ["did", "did"]}, r"'did' is listed twice"),
         ({"estimators": []}, r"No estimator"),

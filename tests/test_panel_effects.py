@@ -182,6 +182,56 @@ def test_a_panel_of_scattered_cells_is_refused_before_it_fills_the_memory() -> N
     assert result.failures["error_class"].tolist() == ["GroupTooLargeError"]
 
 
+def two_sizes() -> pd.DataFrame:
+    return grouped(small=long_panel(20, 20), large=long_panel(200, 20))
+
+
+#: GiB that hold everything but matrix completion of the large panel, and everything of the small one only.
+SOME, LITTLE = 1.5e-3, 4e-4
+
+
+def check_refusals(small: PanelResult, little: PanelResult) -> None:
+    effects, failures = tables_of(small)["effects"], tables_of(small)["failures"]
+    assert effects.groupby("region")["estimator"].agg(set).to_dict() == {"small": {"did", "mc"}, "large": {"did"}}
+    assert failures[["stage", "estimator", "error_class", "kind"]].to_numpy().tolist() == [
+        ["estimate", "mc", "GroupTooLargeError", "failed"]
+    ]
+    assert "Estimator mc takes about" in failures["message"][0]
+    assert "200 units x 20 periods" in failures["message"][0]
+    assert "worker_memory" in failures["hint"][0]
+    assert (small.summary.n_succeeded, small.summary.n_failed) == (1, 1)
+    effects, failures = tables_of(little)["effects"], tables_of(little)["failures"]
+    assert set(effects["region"]) == {"small"}
+    large = failures[failures["group_id"].str.contains("large")].astype(object)
+    large = large.where(large.notna(), None)
+    assert large[["stage", "estimator", "error_class", "kind", "n_rows"]].to_numpy().tolist() == [
+        ["read", None, "GroupTooLargeError", "failed", 4000]
+    ]
+    assert "Arranging 4000 rows takes about" in large["message"].item()
+
+
+def test_what_would_take_too_much_memory_is_refused_and_the_rest_goes_on() -> None:
+    check_refusals(
+        *(
+            PanelEffects(["did", "mc"], variances=[], worker_memory=gib).fit(two_sizes(), groups=["region"], **ROLES)
+            for gib in (SOME, LITTLE)
+        )
+    )
+
+
+@pytest.mark.spark
+def test_what_would_take_too_much_memory_is_refused_on_spark_before_it_runs(spark: SparkSession) -> None:
+    rows = spark.createDataFrame(two_sizes())
+    small, little = (
+        PanelEffects(["did", "mc"], variances=[], worker_memory=gib).fit(rows, groups=["region"], **ROLES)
+        for gib in (SOME, LITTLE)
+    )
+    check_refusals(small, little)
+    nothing = PanelEffects(["did"], worker_memory=1e-6).fit(rows, groups=["region"], **ROLES)
+    assert (nothing.summary.n_failed, nothing.summary.row_counts["failures"]) == (2, 2)
+    assert nothing.effects.count() == 0
+
+
 def test_a_variance_without_meaning_is_null_and_explained() -> None:
     result = PanelEffects(["did"]).fit(long_panel(n_units=4, n_treated=2), **ROLES)
     assert len(result.effects) == 1
@@ -217,6 +267,7 @@ def test_seeds_matter_where_placebos_are_drawn_and_only_there() -> None:
         (PanelEffects(), long_panel().drop(columns="y"), InputError),
         (PanelEffects(["nope"]), long_panel(), ConfigError),
         (PanelEffects(confidence_level=1.0), long_panel(), ConfigError),
+        (PanelEffects(worker_memory=0.0), long_panel(), ConfigError),
         (PanelEffects(cells="some"), long_panel(), ConfigError),  # type: ignore[arg-type]
     ],
 )

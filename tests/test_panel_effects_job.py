@@ -340,9 +340,20 @@ def test_an_empty_input_is_refused(spark: SparkSession, folder: Path) -> None:
 
 def test_a_dry_run_tells_what_would_happen_and_writes_no_result(spark: SparkSession, folder: Path) -> None:
     text = describe(spark, config_for(folder))
-    for word in ("north", "south", "did sdid", "120", "panel_effects", "core seconds", "placebo"):
+    for word in ("north", "south", "did sdid", "120", "panel_effects", "core seconds", "placebo", "GiB", "any worker"):
         assert word in text
+    assert "too_large" not in text
     assert not (folder / "out").exists()
+
+
+def test_a_dry_run_says_what_would_not_fit_into_memory(spark: SparkSession, folder: Path) -> None:
+    config = config_for(folder, estimators=["did", "mc"], worker_memory=5e-5)
+    line = next(line for line in describe(spark, config).splitlines() if " north " in line)
+    assert line.split()[-1] == "mc"
+    assert " did " in line
+    text = describe(spark, config_for(folder, worker_memory=1e-6))
+    assert "0 waves" in text
+    assert "A task may use" in text
 
 
 @pytest.mark.parametrize(

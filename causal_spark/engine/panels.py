@@ -1,31 +1,22 @@
-"""The panel job's work on one group: rows to a `Panel`, estimators and variances over it, rows of result tables."""
+"""The panel job's work on one group: estimators and variances over its panel, rows of result tables."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from causal_spark.engine.build_panel import build_panel
 from causal_spark.engine.keys import seed_for
+from causal_spark.engine.memory import UNMEASURED_BYTES, GroupMemory, panel_memory, too_large
 from causal_spark.engine.periods import label, uneven_periods
 from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Row
-from causal_spark.errors import (
-    CovariateValueError,
-    DeclinedError,
-    DuplicateCellError,
-    GroupError,
-    GroupTooLargeError,
-    KeyValueError,
-    NoEstimatorError,
-    OutcomeValueError,
-    SolverError,
-    TreatmentValueError,
-)
+from causal_spark.errors import DeclinedError, GroupError, NoEstimatorError, SolverError
 from causal_spark.panel.event_study import EventStudy, event_study
 from causal_spark.panel.inference import VarianceEstimate, interval
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
@@ -35,8 +26,6 @@ from causal_spark.panel.types import Fit, Notice, Panel, PanelSize
 Cells = Literal["treated", "all", "none"]
 #: Weights at or below this are left out of ``panel_weights``.
 WEIGHT_FLOOR = 1e-6
-#: Cells of one panel; an estimator holds a few arrays of this many doubles.
-CELL_LIMIT = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,119 +49,6 @@ class VarianceTask:
     options: Any
 
 
-def build_panel(rows: pa.Table) -> Panel:
-    """Arrays of one panel from its long rows (columns ``_unit, _time, _outcome, _treatment, _covariate_*``).
-
-    Periods are sorted by label, units by what their rows hold (`_content_order`), so that names of units have no part
-    in any result. Cells without a row are unobserved and untreated; NULL and NaN outcomes are unobserved. Raises a
-    `GroupError` naming the offending unit and time.
-    """
-    units, unit_codes = _codes(rows["_unit"], "unit")
-    times, time_codes = _codes(rows["_time"], "time")
-    n_units, n_periods = len(units), len(times)
-    if n_units * n_periods > CELL_LIMIT:
-        raise GroupTooLargeError(
-            f"{n_units} units x {n_periods} periods make {n_units * n_periods} cells, more than {CELL_LIMIT}.",
-            "Aggregate time to coarser periods, or split the group: a panel has most of its units in most periods.",
-        )
-    cell = unit_codes * n_periods + time_codes
-
-    def where(row: int) -> str:
-        return f"unit {units[unit_codes[row]]!s}, time {label(times[time_codes[row]])}"
-
-    given = np.zeros(n_units * n_periods, dtype=bool)
-    given[cell] = True
-    if np.count_nonzero(given) < len(cell):
-        order = np.argsort(cell, kind="stable")
-        again = order[1:][np.diff(cell[order]) == 0]
-        raise DuplicateCellError(
-            f"{np.unique(cell[again]).size} (unit, time) pairs occur more than once, the first at {where(again[0])}.",
-            "Aggregate to one row per unit and time, or add the missing key to the group columns.",
-        )
-    treatment = _numbers(rows["_treatment"])
-    wrong = ~((treatment == 0) | (treatment == 1))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        found = "missing" if np.isnan(treatment[row]) else f"{treatment[row]:g}"
-        raise TreatmentValueError(
-            f"The treatment is {found} at {where(row)}; {int(wrong.sum())} rows are neither 0 nor 1.",
-            "Code the treatment as 1 where a unit is treated in that period and 0 elsewhere.",
-        )
-    outcome = _numbers(rows["_outcome"])
-    if np.isinf(outcome).any():
-        row = int(np.flatnonzero(np.isinf(outcome))[0])
-        raise OutcomeValueError(
-            f"The outcome is infinite at {where(row)}.", "Drop the row, or set the outcome to NULL to mark it missing."
-        )
-    covariates = None
-    names = [name for name in rows.column_names if name.startswith("_covariate_")]
-    if names:
-        values = np.stack([_numbers(rows[name]) for name in names], axis=-1)
-        bad = ~np.isfinite(values).all(axis=1) & np.isfinite(outcome)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            name = names[int(np.flatnonzero(~np.isfinite(values[row]))[0])].removeprefix("_covariate_")
-            raise CovariateValueError(
-                f"Covariate {name!r} is missing or infinite at {where(row)}, where the outcome is observed.",
-                "Fill it in, or set the outcome to NULL to leave the cell out.",
-            )
-        covariates = np.full((n_units, n_periods, len(names)), np.nan)
-        covariates[unit_codes, time_codes] = _canonical(values)
-    grid = np.full((n_units, n_periods), np.nan)
-    grid[unit_codes, time_codes] = _canonical(outcome)
-    treated = np.zeros((n_units, n_periods), dtype=bool)
-    treated[unit_codes, time_codes] = treatment == 1
-    return Panel(grid, treated, np.isfinite(grid), units, times, covariates).take_units(
-        _content_order(grid, treated, covariates)
-    )
-
-
-def _canonical(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The same numbers with one pattern of bits for zero and one for NaN."""
-    # Adding zero turns the negative zero into the positive one.
-    return np.where(np.isnan(values), np.nan, values + 0.0)
-
-
-def _content_order(
-    grid: np.ndarray[Any, np.dtype[np.float64]],
-    treated: np.ndarray[Any, np.dtype[np.bool_]],
-    covariates: np.ndarray[Any, np.dtype[np.float64]] | None,
-) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """(n_units,) positions of units, sorted by the bytes of their rows; rows alike keep their order.
-
-    Sums, cross-validation folds and placebo draws depend on the order of units in the last bits or more. An order taken
-    from the rows alone makes all of them the same under every renaming of units.
-    """
-    arrays = [grid, treated] if covariates is None else [grid, treated, covariates]
-    return np.lexsort([_rows_as_bytes(array) for array in reversed(arrays)])
-
-
-def _rows_as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(n_units,) each unit's values as one opaque item, which NumPy compares byte by byte; no copy."""
-    return array.reshape(len(array), -1).view(np.dtype((np.void, array[0].nbytes))).ravel()
-
-
-def _codes(column: pa.ChunkedArray, role: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    if column.null_count:
-        raise KeyValueError(
-            f"The {role} is missing in {column.null_count} rows.", f"Drop these rows or fill in the {role}."
-        )
-    encoded = column.combine_chunks().dictionary_encode()
-    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
-    distinct = encoded.dictionary
-    order = np.asarray(pc.sort_indices(distinct))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    labels = distinct.take(pa.array(order))
-    if pa.types.is_timestamp(labels.type):
-        labels = labels.cast(pa.timestamp("us"))
-    return labels.to_numpy(zero_copy_only=False), rank[np.asarray(encoded.indices)]
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), dtype=np.float64)
-
-
 def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
@@ -183,7 +59,10 @@ def _penalty(value: float | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class PanelWork:
-    """Point estimates, variances and their tables for one panel; see `causal_spark.engine.work.Work`."""
+    """Point estimates, variances and their tables for one panel; see `causal_spark.engine.work.Work`.
+
+    memory_limit: bytes one task may use, None where no group needs much.
+    """
 
     columns: InputColumns
     estimators: tuple[EstimatorTask, ...]
@@ -191,6 +70,7 @@ class PanelWork:
     confidence_level: float
     seed: int
     cells: Cells
+    memory_limit: int | None = None
 
     job = "panel_effects"
     tables = (
@@ -217,11 +97,12 @@ class PanelWork:
         return PanelSize(counted["units"], n_periods, counted["treated_units"], counted["treated_cells"])
 
     def cost(self, size: GroupSize) -> Mapping[str, float]:
-        """Seconds per estimator, its variances included."""
+        """Seconds per estimator that is run on the group, its variances included."""
         panel = self.panel_size(size)
         costs: dict[str, float] = {}
+        fitting = self.memory(size).fitting(self.memory_limit)
         for task in self.estimators:
-            if not task.wants(size.key):
+            if task.name not in fitting:
                 continue
             definition = ESTIMATORS[task.name]
             seconds = definition.cost(panel, task.options, True)
@@ -233,21 +114,52 @@ class PanelWork:
             costs[task.name] = seconds
         return costs
 
+    def within(self, memory_limit: int | None) -> PanelWork:
+        """The same work, knowing what a task may use."""
+        return replace(self, memory_limit=memory_limit)
+
+    def memory(self, size: GroupSize) -> GroupMemory:
+        """Peak bytes to arrange the group's rows and to run each of its estimators."""
+        return self._panel_memory(self.panel_size(size), size.n_rows, size.key)
+
+    def _panel_memory(self, size: PanelSize, n_rows: int, key: Mapping[str, Any]) -> GroupMemory:
+        n_covariates = sum(column.name.startswith("_covariate_") for column in self.columns.values)
+        arrays = {task.name: ESTIMATORS[task.name].arrays for task in self.estimators if task.wants(key)}
+        n_cell_rows = {"none": 0, "treated": size.n_treated_cells, "all": n_rows}[self.cells]
+        return panel_memory(size, n_rows, n_covariates, arrays, n_cell_rows)
+
+    def refusal(self, size: GroupSize) -> Failure | None:
+        """Why the group cannot be arranged within the limit; None when it can."""
+        needed = self.memory(size).base
+        if self.memory_limit is None or needed <= self.memory_limit:
+            return None
+        error = too_large(f"Arranging {size.n_rows} rows", needed, self.panel_size(size), self.memory_limit)
+        return _failure("read", None, error)
+
     def run(self, group: Group) -> GroupResult:
         """All estimators and variances on one panel; what cannot be estimated becomes a failure with a hint."""
         result = GroupResult({name: [] for name in self.tables})
+        limit = UNMEASURED_BYTES if self.memory_limit is None else self.memory_limit
         try:
-            panel = build_panel(group.rows)
+            panel = build_panel(group.rows, limit)
             if not any(task.wants(group.key) for task in self.estimators):
                 raise NoEstimatorError("No estimator is asked for here.", "Widen `where`, or drop the group.")
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("read", None, error))
             return result
+        n_treated_units, n_treated_cells = int(panel.ever_treated.sum()), int(panel.treated.sum())
+        size = PanelSize(panel.n_units, panel.n_periods, n_treated_units, n_treated_cells)
+        needs = self._panel_memory(size, len(group.rows), group.key).estimators
         for task in self.estimators:
-            if task.wants(group.key):
-                started = time.perf_counter()
-                self._estimate(panel, group.group_id, task, result)
-                result.seconds[task.name] = time.perf_counter() - started
+            if not task.wants(group.key):
+                continue
+            if needs[task.name] > limit:
+                why = too_large(f"Estimator {task.name}", needs[task.name], size, limit)
+                result.failures.append(_failure("estimate", task.name, why))
+                continue
+            started = time.perf_counter()
+            self._estimate(panel, group.group_id, task, result)
+            result.seconds[task.name] = time.perf_counter() - started
         uneven = uneven_periods(panel.periods)
         # Without an estimate there is nothing to be warned of.
         if uneven is not None and result.tables["panel_effects"]:

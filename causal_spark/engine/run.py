@@ -7,9 +7,10 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,9 +20,11 @@ from pyspark.sql import functions as F
 
 from causal_spark.engine.columns import select_pandas, select_spark
 from causal_spark.engine.keys import digest_of
+from causal_spark.engine.memory import memory_limit
 from causal_spark.engine.pack import pack, packed_fields, unpack
 from causal_spark.engine.plan import Plan, Wave, make_plan
 from causal_spark.engine.stage import (
+    failure_row,
     group_status,
     lost_row,
     result_columns,
@@ -32,7 +35,7 @@ from causal_spark.engine.stage import (
     staged_name,
     staged_schema,
 )
-from causal_spark.engine.work import GroupSize, Work
+from causal_spark.engine.work import GroupSize, Row, Work
 from causal_spark.errors import EmptyInputError
 from causal_spark.lake.schemas import FAILURES, RESERVED_PARTITIONS, TABLES
 
@@ -104,13 +107,14 @@ def _input_digest(chunks: list[tuple[str, int, str]]) -> str:
 class SparkRun:
     """Results of a run on Spark, materialised in a work location.
 
-    staged: its rows. lost: groups that never came back. folders: what it packed and staged, or took over.
+    staged: its rows. absent: group ids that no task gave back, each with its row of ``failures``. folders: what it
+    packed and staged, or took over.
     """
 
     spark: SparkSession
     work: Work
     staged: DataFrame
-    lost: tuple[GroupSize, ...]
+    absent: tuple[tuple[str, Row], ...]
     summary: RunSummary
     folders: tuple[str, ...]
 
@@ -120,8 +124,8 @@ class SparkRun:
         if TABLES[table].has_group_columns:
             keys += [F.col(column.name) for column in self.work.columns.groups]
         rows = self.staged.select(*keys, F.inline(F.col(staged_name(table))))
-        if table == FAILURES.name and self.lost:
-            extra = [(size.group_id, *lost_row(self.work, size.n_rows).values()) for size in self.lost]
+        if table == FAILURES.name and self.absent:
+            extra = [(group_id, *row.values()) for group_id, row in self.absent]
             rows = rows.unionByName(self.spark.createDataFrame(extra, rows.schema))
         return rows
 
@@ -148,10 +152,12 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
     spark = data.sparkSession
     started_at, clock = _now(), time.monotonic()
     packed = _pack(data, work, scratch.path("packed"))
-    sizes, chunks = _sizes(packed, work)
+    sizes, chunks = _group_sizes([row.asDict() for row in packed.select(*_size_columns(work)).collect()], work)
     rows_read = sum(size.n_rows for size in sizes)
     require_rows(rows_read)
-    plan = make_plan(sizes, work)
+    work = work.within(memory_limit(spark, work.memory_limit, [work.memory(size) for size in sizes]))
+    refused = {size.group_id: found for size in sizes if (found := work.refusal(size)) is not None}
+    plan = make_plan([size for size in sizes if size.group_id not in refused], work)
     n_waves = len(plan.waves)
     log.info("%d groups, %d rows; %d waves, about %.0f core seconds", len(sizes), rows_read, n_waves, plan.seconds)
     planned = _planned(packed, plan, scratch)
@@ -179,20 +185,30 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
         left = elapsed * (plan.seconds - done_seconds) / max(done_seconds, 1e-9)
         said = (wave.number + 1, n_waves, tally.line(), elapsed, left)
         log.info("wave %d/%d: %s; %.0f s so far, about %.0f s left", *said)
-    lost = tuple(size for size in sizes if size.group_id not in tally.statuses)
-    for size in lost:
-        tally.add(size.group_id, 0, ["failed"], {})
-    everything = reduce(DataFrame.unionByName, [spark.read.schema(schema).parquet(path) for path in paths])
+    absent = tuple(
+        (
+            size.group_id,
+            failure_row(refused[size.group_id], work.job, size.n_rows)
+            if size.group_id in refused
+            else lost_row(work, size.n_rows),
+        )
+        for size in sizes
+        if size.group_id not in tally.statuses
+    )
+    for group_id, _ in absent:
+        tally.add(group_id, 0, ["failed"], {})
+    parts = [spark.read.schema(schema).parquet(path) for path in paths] or [spark.createDataFrame([], schema)]
+    everything = reduce(DataFrame.unionByName, parts)
     counted = [F.sum(F.size(staged_name(name))).alias(name) for name in result_columns(work)]
-    row_counts = everything.agg(*counted).collect()[0].asDict()
-    row_counts[FAILURES.name] += len(lost)
+    row_counts = {name: n_rows or 0 for name, n_rows in everything.agg(*counted).collect()[0].asDict().items()}
+    row_counts[FAILURES.name] += len(absent)
     used = (
         scratch.path("packed"),
         f"{scratch.folder}/{_PLANNED}_{scratch.attempt}",
         scratch.path(f"{stage}/{_WAVE}=-1"),
     )
     summary = _summary(started_at, tally, rows_read, chunks, row_counts)
-    return SparkRun(spark, work, everything, lost, summary, (*used, *paths))
+    return SparkRun(spark, work, everything, absent, summary, (*used, *paths))
 
 
 def _summary(
@@ -232,12 +248,17 @@ def _pack(data: DataFrame, work: Work, path: str) -> DataFrame:
     return data.sparkSession.read.schema(schema).parquet(path)
 
 
-def _sizes(packed: DataFrame, work: Work) -> tuple[list[GroupSize], list[tuple[str, int, str]]]:
+def _size_columns(work: Work) -> list[str]:
     keys = [column.name for column in work.columns.groups]
-    measured = [f"_n_{name}" for name in work.measures]
+    return ["_group_id", *keys, "_chunk", "_n_rows", "_digest", *(f"_n_{name}" for name in work.measures)]
+
+
+def _group_sizes(rows: Iterable[Mapping[str, Any]], work: Work) -> tuple[list[GroupSize], list[tuple[str, int, str]]]:
+    """Sizes of groups, by id, and the digest of every chunk, from packed rows less their values."""
+    keys = [column.name for column in work.columns.groups]
     found: dict[str, GroupSize] = {}
     chunks: list[tuple[str, int, str]] = []
-    for row in packed.select("_group_id", *keys, "_chunk", "_n_rows", "_digest", *measured).collect():
+    for row in rows:
         group_id = row["_group_id"]
         chunks.append((group_id, row["_chunk"], row["_digest"]))
         before = found.get(group_id)
@@ -257,7 +278,7 @@ def _planned(packed: DataFrame, plan: Plan, scratch: Scratch) -> DataFrame:
         [(group.group_id, group.wave, group.task) for group in plan.groups], f"_group_id string, {_WAVE} int, _task int"
     )
     placed = packed.join(F.broadcast(places), "_group_id")
-    if len(plan.waves) == 1:
+    if len(plan.waves) <= 1:
         return placed
     path = f"{scratch.folder}/{_PLANNED}_{scratch.attempt}"
     placed.write.mode("overwrite").partitionBy(_WAVE).parquet(path)
@@ -320,6 +341,8 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
     """The same as `run_on_spark` for a pandas frame that has rows, without Spark."""
     started_at = _now()
     packed = list(pack(select_pandas(data, work.columns).to_batches(), work))
+    sizes, chunks = _group_sizes(pa.Table.from_batches(packed).select(_size_columns(work)).to_pylist(), work)
+    work = work.within(memory_limit(None, work.memory_limit, [work.memory(size) for size in sizes]))
     batches = list(run_groups(unpack(packed, work), work))
     staged = pa.Table.from_batches(batches, staged_schema(work)).sort_by(
         [("_group_id", "ascending"), ("_part", "ascending")]
@@ -330,12 +353,5 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
         if row["_part"] == 0:
             kinds = [failure["kind"] for failure in row[failures]]
             tally.add(row["_group_id"], len(row[estimates]), kinds, dict(row["_seconds"]))
-    chunks = [
-        (group_id, chunk, found)
-        for batch in packed
-        for group_id, chunk, found in zip(
-            *(batch.column(name).to_pylist() for name in ("_group_id", "_chunk", "_digest")), strict=True
-        )
-    ]
     counts = {name: pc.sum(pc.list_value_length(staged[staged_name(name)])).as_py() for name in result_columns(work)}
     return LocalRun(work, staged, _summary(started_at, tally, len(data), chunks, counts))

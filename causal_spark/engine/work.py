@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
+
+from causal_spark.engine.memory import GroupMemory
 
 Row = Mapping[str, Any]
 
@@ -121,6 +123,23 @@ class Work(Protocol):
 
     def cost(self, size: GroupSize) -> Mapping[str, float]:
         """Seconds each estimator should take on this group, on one ordinary core."""
+        ...
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes one task may use; None where that was not asked for."""
+        ...
+
+    def within(self, memory_limit: int | None) -> Self:
+        """The same work, knowing what a task may use."""
+        ...
+
+    def memory(self, size: GroupSize) -> GroupMemory:
+        """Peak bytes this group should need in a task."""
+        ...
+
+    def refusal(self, size: GroupSize) -> Failure | None:
+        """Why the group cannot even be read within the limit; None when it is run."""
         ...
 
     def run(self, group: Group) -> GroupResult:

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from causal_spark.engine.panels import build_panel
+from causal_spark.engine.build_panel import build_panel
 from causal_spark.engine.periods import label
 from causal_spark.errors import (
     CovariateValueError,
