@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from causal_spark.panel.cohorts import Block, BlockWeights, block_cost, fit_blocks
+from causal_spark.panel.blocks import Block, BlockWeights, block_cost, fit_blocks
+from causal_spark.panel.cohorts import Donors, check_block_options
 from causal_spark.panel.types import Fit, Panel, PanelSize, Penalties
 
 
@@ -20,26 +21,33 @@ class ScOptions:
     ridge: zeta over the standard deviation of the controls' first differences before treatment; the objective is
         ||Y_pre'omega - y||^2 + n_pre zeta^2 ||omega||^2. The default, that of the SDID authors' package, is negligible
         and only chooses the weights of least norm among equally good ones.
+    donors: ``never_treated``, or ``not_yet_treated`` to let later cohorts' units be donors in the windows before their
+        own start (see `cohorts`).
+    min_balanced_share: the least share of a block's observed cells its balanced part must keep, from 0 to 1, where
+        cells are missing (see `balance`); 1 fits complete blocks only.
     """
 
     ridge: float = 1e-6
+    donors: Donors = "never_treated"
+    min_balanced_share: float = 0.5
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.ridge < math.inf):
             raise ValueError("ridge must be finite and not negative")
+        check_block_options(self.donors, self.min_balanced_share)
 
 
 _DEFAULTS = ScOptions()
 
 
 def sc(panel: Panel, options: ScOptions = _DEFAULTS, penalties: Penalties | None = None, seed: int = 0) -> Fit:
-    """Synthetic control, one block per cohort.
+    """Synthetic control, one block per cohort and window.
 
     The exact optimum gives -19.5136 on Proposition 99 with and without the default ridge; the -19.6197 that the SDID
     authors' package prints comes from stopping Frank-Wolfe early, which acts as a stronger ridge than the one stated.
 
-    Returns counterfactuals (n_units, n_periods) in all periods of treated units. ``seed`` is not used. Raises what
-    `read_cohorts` raises.
+    Returns counterfactuals (n_units, n_periods) of treated units in all periods kept. ``seed`` is not used. Raises what
+    `fit_blocks` raises.
     """
     ridge = options.ridge
 
@@ -48,7 +56,7 @@ def sc(panel: Panel, options: ScOptions = _DEFAULTS, penalties: Penalties | None
         unit = block.unit_weights(zeta, intercept=False)
         return BlockWeights(unit.x, None, zeta, None, unit.converged)
 
-    return fit_blocks(panel, weigh, penalties)
+    return fit_blocks(panel, weigh, penalties, options.donors, options.min_balanced_share)
 
 
 def sc_cost(size: PanelSize, options: ScOptions = _DEFAULTS, tune: bool = True) -> float:

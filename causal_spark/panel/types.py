@@ -79,7 +79,8 @@ class Penalties:
 
     lambda_time, lambda_unit: decay rates of DWCP's weights (per period, per unit of RMS distance).
     lambda_nn: nuclear-norm penalty on the scale of the sum of squares (no 1/2); may be infinite.
-    zeta_unit, zeta_time: ridge levels of SC, DIFP and SDID weights, in outcome units, one per cohort.
+    zeta_unit, zeta_time: ridge levels of SC, DIFP and SDID weights, in outcome units, one per block (by cohort and
+        window), NaN for a block that cannot be fitted.
     """
 
     lambda_time: float | None = None
@@ -101,7 +102,8 @@ class TuningStep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """Weights an estimator found. kind: ``unit`` or ``time``, with ``:<first treated period>`` when staggered.
+    """Weights an estimator found. kind: ``unit`` or ``time``, with ``:<first treated period>`` when staggered, and
+    ``:<first period of the window>`` behind it when units not yet treated are donors.
 
     positions: (k,) rows (unit) or columns (time) of the panel; values: (k,) float64.
     """

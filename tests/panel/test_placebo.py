@@ -171,14 +171,48 @@ def test_a_replicate_without_an_estimate_declines_the_variance_and_says_how_many
     assert raised.value.hint
 
 
-def test_block_methods_decline_placebos_of_incomplete_panels_and_did_does_not():
-    panel = block_panel(10, 8, 1, 2)
+@pytest.mark.parametrize("name", ["sc", "difp", "sdid"])
+def test_placebos_of_incomplete_panels_drop_what_each_stand_in_needs(name):
+    """Unit 0 misses period 3: as a donor it is left out, as the one treated unit it takes the period along."""
+    definition = ESTIMATORS[name]
+    panel = block_panel(10, 8, 1, 2, seed=3)
     outcome = panel.outcome.copy()
     outcome[0, 3] = np.nan
     panel = panel_of(outcome, panel.treated)
-    assert standard_error(panel, "did").std_error > 0.0
-    with pytest.raises(MissingCellsError):
-        standard_error(panel, "sdid")
+    penalties = definition.fit(panel, definition.options(), None, 0).penalties
+    effects = []
+    for stand_in in range(9):
+        rows = np.arange(9) if stand_in == 0 else np.arange(1, 9)
+        periods = np.delete(np.arange(8), 3) if stand_in == 0 else np.arange(8)
+        treated = np.zeros((len(rows), len(periods)), dtype=bool)
+        treated[rows == stand_in, -2:] = True
+        pseudo = panel_of(outcome[np.ix_(rows, periods)], treated)
+        effects.append(att(pseudo, definition.fit(pseudo, definition.options(), penalties, 0)))
+    found = standard_error(panel, name)
+    assert found.n_replicates == 9
+    assert found.std_error == pytest.approx(np.std(effects), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sc", "difp", "sdid"])
+@pytest.mark.parametrize(
+    ("missing", "options", "error", "says"),
+    [
+        ([3], {"min_balanced_share": 1.0}, MissingCellsError, "9 of 9 placebo replicates"),
+        ([0, 1, 2, 3, 4, 5], {}, MissingCellsError, "1 of 9 placebo replicates"),
+        ([6, 7], {}, NoTreatedCellsError, "1 of 9 placebo replicates"),
+    ],
+    ids=["complete blocks only", "no pre-period", "no outcome to compare"],
+)
+def test_placebos_decline_when_a_stand_in_has_too_few_cells(name, missing, options, error, says):
+    definition = ESTIMATORS[name]
+    panel = block_panel(10, 8, 1, 2)
+    outcome = panel.outcome.copy()
+    outcome[0, missing] = np.nan
+    panel = panel_of(outcome, panel.treated)
+    assignments = placebo_assignments(panel, PlaceboOptions(), 0)
+    with pytest.raises(error, match=says) as raised:
+        placebo_errors(panel, definition.fit, definition.options(**options), None, assignments, 0)
+    assert raised.value.hint
 
 
 @pytest.mark.parametrize("n_treated", [0, 1, 3, 4, 6])

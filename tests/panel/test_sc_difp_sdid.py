@@ -20,6 +20,8 @@ from causal_spark.panel.summary import att, effect_cells, summarise
 from causal_spark.panel.types import Penalties
 from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel, treated_from
 
+SCATTERED = np.nonzero(np.random.default_rng(0).random((40, 30)) < 0.2)
+OPTIONS = {sc: ScOptions, difp: DifpOptions, sdid: SdidOptions}
 METHODS = pytest.mark.parametrize("method", [sc, difp, sdid], ids=lambda f: f.__name__)
 
 
@@ -211,6 +213,12 @@ def absent(panel, unit, time):
     return panel_of(outcome, treated)
 
 
+def middle_cell(panel):
+    treated = np.zeros_like(panel.treated)
+    treated[-1, 3] = True
+    return panel.with_treatment(treated)
+
+
 def on_off(panel):
     treated = panel.treated.copy()
     treated[-1, -1] = False
@@ -225,10 +233,13 @@ def on_off(panel):
         (block_panel(6, 8, n_treated=2, n_post=8), NoPrePeriodsError, "first period"),
         (block_panel(6, 8, n_treated=0), NoTreatedCellsError, "treated"),
         (on_off(block_panel(6, 8)), UnsupportedPatternError, "1 unit"),
-        (absent(block_panel(6, 8), 0, [2, 3]), MissingCellsError, "2 cell"),
-        (absent(block_panel(6, 8), 5, [2]), MissingCellsError, "1 cell"),
-        # A treated unit that leaves the panel after treatment is incomplete, not untreated again.
-        (absent(block_panel(6, 8), 5, [7]), MissingCellsError, "1 cell"),
+        (block_panel(6, 8, n_treated=6, n_post=8), NoControlUnitsError, "no donors"),
+        (staggered_panel(6, 8, starts=[0] * 3 + [4] * 3), NoControlUnitsError, "no donors"),
+        (middle_cell(block_panel(6, 8, 1)), UnsupportedPatternError, "1 unit"),
+        # Every donor misses the whole post-period, every treated unit the whole pre-period, everybody a fifth.
+        (absent(block_panel(6, 8), slice(0, 4), slice(4, 8)), MissingCellsError, "none keeps anything"),
+        (absent(block_panel(6, 8), slice(4, 6), slice(0, 4)), MissingCellsError, "8 cells of 2 units"),
+        (absent(block_panel(40, 30), *SCATTERED), MissingCellsError, "50%"),
         (
             dataclasses.replace(block_panel(6, 8), covariates=np.zeros((6, 8, 1))),
             UnsupportedCovariatesError,
@@ -243,16 +254,63 @@ def test_panels_without_meaning_for_block_methods_are_declined_with_a_remedy(met
     assert raised.value.hint
 
 
+@METHODS
+@pytest.mark.parametrize(
+    ("starts", "helps"), [((4, 4, 4, 6, 6, 6), True), ((4,) * 6, False), ((0, 0, 0, 4, 4, 4), False)]
+)
+def test_without_never_treated_units_the_hint_names_the_other_donors_where_they_help(method, starts, helps):
+    with pytest.raises(NoControlUnitsError) as raised:
+        method(staggered_panel(6, 8, starts=starts))
+    assert ("not_yet_treated" in raised.value.hint) == helps
+
+
 def test_cohorts_are_read_from_the_treated_mask():
     panel = staggered_panel(9, 10, starts=(4, 7, 4, 0))
     design = read_cohorts(panel)
-    np.testing.assert_array_equal(design.donors, np.arange(5))
-    assert [(c.start, c.rows.tolist()) for c in design.cohorts] == [(4, [5, 7]), (7, [6])]
+    assert design.always_treated.tolist() == [8]
+    assert [(b.start, b.first, b.end, b.treated.tolist(), b.donors.tolist(), b.suffix) for b in design.blocks] == [
+        (4, 4, 10, [5, 7], [0, 1, 2, 3, 4], ":4"),
+        (7, 7, 10, [6], [0, 1, 2, 3, 4], ":7"),
+    ]
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("n_units", "n_periods", "n_post"), [(40, 20, 1), (12, 60, 1), (40, 20, 10), (4, 30, 25), (100, 6, 2)]
+)
+def test_duplicate_donors_share_the_weight_of_one(method, n_units, n_periods, n_post):
+    """Shared equally, a weight's square halves, so that a ridge for pairs is that of a zeta smaller by sqrt(2)."""
+    panel = block_panel(n_units, n_periods, 1, n_post, seed=10)
+    copies = panel.take_units(np.r_[np.arange(n_units - 1), np.arange(n_units)])
+    alone = method(panel, penalties=Penalties(zeta_unit=(0.1 / np.sqrt(2.0),), zeta_time=(0.01,)))
+    twice = method(copies, penalties=Penalties(zeta_unit=(0.1,), zeta_time=(0.01,)))
+    assert twice.converged
+    np.testing.assert_allclose(twice.counterfactual[-1], alone.counterfactual[-1], rtol=1e-8, atol=1e-8)
+    both = dense(twice, "unit", 2 * n_units - 1)[:-1].reshape(2, -1)
+    np.testing.assert_allclose(both, np.tile(dense(alone, "unit", n_units)[:-1] / 2, (2, 1)), atol=1e-8)
+
+
+@METHODS
+@pytest.mark.parametrize("n_periods", [6, 40])
+def test_collinear_donors_give_a_finite_estimate_that_does_not_depend_on_their_order(method, n_periods):
+    panel = block_panel(20, n_periods, 2, 3, seed=11)
+    outcome = panel.outcome.copy()
+    outcome[:6] = 0.5 * (outcome[6:12] + outcome[12:18])
+    panel = panel_of(outcome, panel.treated)
+    shuffled = panel.take_units(np.random.default_rng(2).permutation(20))
+    assert method(panel).converged
+    assert att(shuffled, method(shuffled)) == pytest.approx(att(panel, method(panel)), abs=1e-8)
 
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [(ScOptions, "ridge"), (DifpOptions, "ridge"), (SdidOptions, "ridge_unit"), (SdidOptions, "ridge_time")],
+    [
+        (ScOptions, "ridge"),
+        (DifpOptions, "ridge"),
+        (SdidOptions, "ridge_unit"),
+        (SdidOptions, "ridge_time"),
+        *((options, field) for options in OPTIONS.values() for field in ("min_balanced_share", "donors")),
+    ],
 )
 @pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
 def test_options_out_of_range_name_their_field(options, field, value):
