@@ -17,6 +17,7 @@ weigh nothing, as much as donors', or more than all of theirs. Last, what fits t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -60,7 +61,7 @@ def balanced_part(donors: Bools, treated: Bools, n_pre: int, min_share: float) -
     """
     block = _Block(donors, treated, n_pre)
     best: BalancedPart | None = None
-    for discount, treated_weight in product(_DISCOUNTS, _TREATED_WEIGHTS):
+    for discount, treated_weight in block.orders():
         periods = _best_prefixes(block, discount, treated_weight, min_share)
         part = None if periods is None else block.part(periods)
         if part is not None and (best is None or _value(part, min_share) > _value(best, min_share)):
@@ -78,6 +79,12 @@ class _Block:
         self.missing_donors: Bools = ~donors
         self.missing_treated: Bools = ~treated[:, :n_pre]
         self.n_observed = int(np.count_nonzero(donors)) + int(np.count_nonzero(treated))
+
+    def orders(self) -> Iterator[tuple[float, float]]:
+        """Discounts and treated units' weights that can give different orders of the periods."""
+        most = max(int(np.count_nonzero(mask, axis=1).max()) for mask in (self.missing_donors, self.missing_treated))
+        mixed = self.missing_treated.any() and self.missing_donors[:, : self.n_pre].any()
+        return product(_DISCOUNTS if most > 1 else _DISCOUNTS[:1], _TREATED_WEIGHTS if mixed else (1.0,))
 
     def part(self, periods: Bools) -> BalancedPart | None:
         """The balanced part around a set of periods: units complete in them, then periods complete in these, and so on.
