@@ -24,7 +24,7 @@ INPUTS := setup.py constraints.txt conf/spark-defaults.conf scripts/setup.sh
 
 .PHONY: help
 help:  ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: .venv/installed-run  ## Estimate the effects of the example policies on local Spark (CONFIG=... for other data)
@@ -37,6 +37,18 @@ test: .venv/installed-dev  ## Run all tests but those that start servers (ARGS=.
 .PHONY: test-cluster
 test-cluster: .venv/installed-dev  ## Run the tests that start a Spark cluster and a Spark Connect server
 	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m cluster $(ARGS)
+
+.PHONY: bench
+bench: .venv/installed-dev .venv-bench/installed  ## Time single fits beside other packages (ARGS="--sizes 50x40 --runs 3")
+	$(BIN)/python -m benchmarks.single_fits $(ARGS)
+
+.PHONY: bench-throughput
+bench-throughput: .venv/installed-dev  ## Time many panels through the job beside a plain loop (ARGS="--panels 1 60 200")
+	@$(WITH_JAVA) $(BIN)/python -m benchmarks.throughput $(ARGS)
+
+.PHONY: bench-long
+bench-long: .venv/installed-dev  ## Time and weigh one long panel through the job (ARGS="--units 2000 --periods 200")
+	@$(WITH_JAVA) $(BIN)/python -m benchmarks.long_panel $(ARGS)
 
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types
@@ -57,8 +69,8 @@ wheel: .venv/installed-run  ## Build dist/causal_spark-*.whl, and the same as ca
 	cp dist/causal_spark-*.whl dist/causal_spark.zip
 
 .PHONY: clean
-clean:  ## Remove the virtual environment, builds and caches (never output/)
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+clean:  ## Remove the virtual environments, builds and caches (never output/)
+	rm -rf .venv .venv-bench artifacts/benchmarks build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
 
 .venv/installed-run: $(INPUTS)
 	@$(WITH_JAVA) scripts/setup.sh spark,examples
@@ -67,3 +79,10 @@ clean:  ## Remove the virtual environment, builds and caches (never output/)
 .venv/installed-dev: $(INPUTS)
 	@$(WITH_JAVA) scripts/setup.sh spark,examples,dev
 	@touch .venv/installed-run $@
+
+# The packages compared with want an older numpy than ours.
+.venv-bench/installed: benchmarks/requirements.txt | .venv/installed-run
+	$(BIN)/python -m venv --clear .venv-bench
+	@echo '*' > .venv-bench/.gitignore
+	.venv-bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	@touch $@

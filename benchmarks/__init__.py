@@ -1,0 +1,1 @@
+"""Benchmarks: single fits beside other packages, throughput through the job, one long panel."""
