@@ -92,6 +92,24 @@ def test_parts_are_complete_and_nearly_always_the_largest_there_is(min_share, la
     assert n_best >= 0.97 * n_incomplete
 
 
+@pytest.mark.parametrize(
+    ("donors", "treated", "n_pre", "wanted"),
+    [
+        (["xx.x", "..xx"], ["xxxx"], 3, (1, 6)),
+        (["xx.x", ".xx."], [".xxx", "xxx.", ".xx."], 2, (3, 8)),
+        ([".xx", "xxx"], ["xxx", "x.x"], 2, (2, 6)),
+        (["xx.xxx"], ["x.xx..", ".xxxxx"], 3, (3, 8)),
+        ([".xx.", "x..x"], ["xx.x"], 3, (1, 4)),
+    ],
+    ids=["discount", "no discount", "treated first", "treated last", "one pair of periods"],
+)
+def test_each_construction_finds_parts_the_others_miss(donors, treated, n_pre, wanted):
+    masks = [np.array([[cell == "x" for cell in row] for row in rows]) for rows in (donors, treated)]
+    part = balanced_part(*masks, n_pre, 0.0)
+    best = largest(*masks, n_pre, 0.0)
+    assert (part.n_targets, part.n_cells) == best == wanted
+
+
 def masks_without(*gaps):
     """10 donors and 4 treated units over 12 pre- and 4 post-periods, observed but for the gaps (rows, columns)."""
     observed = np.ones((14, 16), dtype=bool)
@@ -237,6 +255,8 @@ def test_a_cohort_that_keeps_too_little_has_no_prediction_and_the_others_do(meth
     np.testing.assert_array_equal(fit.counterfactual[:23], alone.counterfactual)
     assert np.isnan(fit.counterfactual[23]).all()
     assert summarise(panel, fit).n_cells_not_identified == 5
+    # The other cohort keeps its 23 x 16 cells; of this one 21 x 16 are observed, and 1 + 5 of the treated unit's.
+    assert f"{np.floor(1000 * 23 * 16 / (23 * 16 + 21 * 16 + 6)) / 10:g}% of the observed" in fit.notices[0].message
     assert "1 of 2 cohorts or windows would keep less than 50%" in fit.notices[0].message
     assert "5 of 21 treated cells have no prediction" in fit.notices[0].message
     assert [w.kind for w in fit.weights if w.kind.startswith("unit")] == ["unit:8"]
