@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
+from causal_spark.panel_effects import PanelResult
+
+TABLES = ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures")
+KEYS = ("group_id", "estimator", "variance_estimator", "event_time", "unit", "time", "kind", "label", "step", "stage")
 ROLES = {"unit": "unit", "time": "year", "outcome": "y", "treatment": "w"}
 
 
@@ -50,3 +56,22 @@ def messy_panels() -> pd.DataFrame:
         infinite=good.assign(y=good["y"].where(good.index != first, np.inf)),
         unit_missing=good.assign(unit=good["unit"].where(good.index != first, None)),
     ).astype({"y": "float64", "w": "float64"})
+
+
+def tables_of(result: PanelResult, names: Mapping[str, str] | None = None) -> dict[str, pd.DataFrame]:
+    """Every table, sorted, without timings. names: new name of a unit to its old one, which is put back."""
+    found = {}
+    for name in TABLES:
+        frame = getattr(result, name)
+        frame = frame if isinstance(frame, pd.DataFrame) else frame.toPandas()
+        frame = frame.drop(columns=[column for column in frame if column == "seconds"])
+        if names is not None:
+            if name == "cells":
+                frame["unit"] = frame["unit"].map(names)
+            if name == "weights":
+                of_unit = frame["kind"].str.startswith("unit")
+                frame["label"] = frame["label"].map(names).where(of_unit, frame["label"])
+            # Messages may name units, in the order of their names.
+            frame = frame.drop(columns=[column for column in frame if column in ("message", "hint")])
+        found[name] = frame.sort_values([column for column in frame if column in KEYS], ignore_index=True)
+    return found

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from causal_spark import PanelEffects
 from causal_spark.engine import panels
@@ -15,31 +15,10 @@ from causal_spark.errors import ConfigError, EmptyInputError, InputError
 from causal_spark.panel.registry import ESTIMATORS as REGISTRY
 from causal_spark.panel.types import Notice
 from causal_spark.panel_effects import PanelResult
-from tests.frames import ROLES, grouped, long_panel, messy_panels
+from tests.frames import ROLES, grouped, long_panel, messy_panels, tables_of
 
-TABLES = ("effects", "variances", "event_study", "cells", "weights", "tuning_path", "failures")
 ESTIMATORS = ("did", "sc", "difp", "sdid", {"name": "mc", "where": {"region": "north"}})
 FRAME = grouped(north=long_panel(12, 10, seed=1), south=long_panel(14, 9, n_treated=2, seed=2), west=long_panel(seed=3))
-
-
-def tables_of(result: PanelResult) -> dict[str, pd.DataFrame]:
-    """All tables, sorted, without timings."""
-    found = {}
-    for name in TABLES:
-        frame = getattr(result, name)
-        frame = frame if isinstance(frame, pd.DataFrame) else frame.toPandas()
-        frame = frame.drop(columns=[column for column in ("seconds",) if column in frame])
-        keys = [column for column in frame if column in _KEYS]
-        found[name] = frame.sort_values(keys, ignore_index=True)
-    return found
-
-
-_KEYS = ("group_id", "estimator", "variance_estimator", "event_time", "unit", "time", "kind", "label", "step", "stage")
-
-
-def assert_equal(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
-    for name, frame in one.items():
-        pd.testing.assert_frame_equal(frame, other[name], check_exact=True, check_dtype=False, obj=name)
 
 
 @pytest.fixture(scope="module")
@@ -55,37 +34,14 @@ def test_every_table_has_rows_for_every_group_and_estimator(local: dict[str, pd.
     assert (local["effects"]["estimate"] - 1).abs().max() < 0.6
 
 
-@pytest.mark.spark
-@pytest.mark.parametrize("n_partitions", [1, 3, 7])
-def test_spark_gives_the_bits_of_pandas_however_rows_are_spread(
-    spark: SparkSession, local: dict[str, pd.DataFrame], n_partitions: int
-) -> None:
-    rows = spark.createDataFrame(FRAME.sample(frac=1, random_state=n_partitions)).repartition(n_partitions)
-    result = PanelEffects(ESTIMATORS, seed=5).fit(rows, groups=["region"], **ROLES)
-    assert isinstance(result.effects, DataFrame)
-    assert_equal(local, tables_of(result))
-    assert result.summary.n_groups == 3
-    assert result.summary.rows_read == len(FRAME)
-    result.close()
-
-
-def test_a_group_alone_gives_what_it_gives_among_others(local: dict[str, pd.DataFrame]) -> None:
-    alone = FRAME[FRAME["region"] == "south"]
-    found = tables_of(PanelEffects(ESTIMATORS, seed=5).fit(alone, groups=["region"], **ROLES))
-    wanted = {
-        name: frame[frame["group_id"].str.contains("south")].reset_index(drop=True) for name, frame in local.items()
-    }
-    assert_equal(found, wanted)
-
-
 WANTED = {
     "good": {"did", "sc", "sdid"},
-    "missing_null": {"did"},
-    "missing_row": {"did"},
+    "missing_null": {"did", "sc", "sdid"},
+    "missing_row": {"did", "sc", "sdid"},
 }
 REASONS = {
-    "missing_null": {("sc", "MissingCellsError", "declined"), ("sdid", "MissingCellsError", "declined")},
-    "missing_row": {("sc", "MissingCellsError", "declined"), ("sdid", "MissingCellsError", "declined")},
+    "missing_null": {("sc", "DroppedCells", "warned"), ("sdid", "DroppedCells", "warned")},
+    "missing_row": {("sc", "DroppedCells", "warned"), ("sdid", "DroppedCells", "warned")},
     "duplicate": {(None, "DuplicateCellError", "failed")},
     "treatment_two": {(None, "TreatmentValueError", "failed")},
     "treatment_missing": {(None, "TreatmentValueError", "failed")},
@@ -289,7 +245,7 @@ def test_gaps_in_time_are_warned_of_beside_an_estimate_and_change_no_status() ->
     found = result.failures.astype(object).where(result.failures.notna(), None)
     warned = found[found["kind"] == "warned"]
     assert warned[["group_id", "stage", "estimator", "error_class", "n_rows"]].to_numpy().tolist() == [
-        ['{"region":{"string":"gap"}}', "read", None, "UnevenPeriodsWarning", 120]
+        ['{"region":{"string":"gap"}}', "read", None, "UnevenPeriods", 120]
     ]
     assert "from 2008 to 2030" in warned["message"].item()
     effects = result.effects.set_index("region")["estimate"]

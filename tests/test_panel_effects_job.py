@@ -142,7 +142,7 @@ def test_warnings_are_told_from_failures_in_report_and_documented_queries(spark:
     missing, _, warned = said.partition("Declined or failed")[2].partition("to be read with this in mind")
     assert missing.count("NoTreatedCells") == missing.count("warned") == 0
     assert missing.count("declined") > warned.count("declined") == 0
-    assert warned.count("UnevenPeriodsWarning") == 1
+    assert warned.count("UnevenPeriods") == 1
     assert "from 2008 to 2030" in warned
     queries = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(encoding="utf-8"), re.DOTALL)
     effects, reasons = (query.replace("/path/to/output", str(folder / "out")) for query in queries)

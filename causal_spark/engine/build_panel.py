@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from causal_spark.engine.memory import UNMEASURED_BYTES, panel_memory, too_large
-from causal_spark.engine.periods import label
 from causal_spark.errors import (
     CovariateValueError,
     DuplicateCellError,
@@ -17,6 +16,7 @@ from causal_spark.errors import (
     OutcomeValueError,
     TreatmentValueError,
 )
+from causal_spark.panel.labels import label
 from causal_spark.panel.types import Panel, PanelSize
 
 
@@ -97,13 +97,24 @@ def _content_order(
     treated: np.ndarray[Any, np.dtype[np.bool_]],
     covariates: np.ndarray[Any, np.dtype[np.float64]] | None,
 ) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """(n_units,) positions of units, sorted by the bytes of their rows; rows alike keep their order.
+    """(n_units,) positions of units, sorted by their outcomes from the first period on; rows alike keep their order.
 
     Sums, cross-validation folds and placebo draws depend on the order of units in the last bits or more. An order taken
-    from the rows alone makes all of them the same under every renaming of units.
+    from the rows alone makes all of them the same under every renaming of units; one by size keeps them under a change
+    of the outcome's units of measurement too.
     """
-    arrays = [grid, treated] if covariates is None else [grid, treated, covariates]
-    return np.lexsort([_rows_as_bytes(array) for array in reversed(arrays)])
+    keys = [_rows_as_bytes(_bits_by_size(grid)), _rows_as_bytes(treated)]
+    if covariates is not None:
+        keys.append(_rows_as_bytes(_bits_by_size(covariates)))
+    return np.lexsort(keys[::-1])
+
+
+def _bits_by_size(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
+    """Integers that sort as the numbers do, NaN last, the most significant byte first."""
+    bits = values.view(np.int64)
+    # Numbers below zero have their bits turned over, others only the sign: then more is more. The shift copies the sign
+    # into every bit.
+    return (bits ^ ((bits >> 63) | np.int64(-(2**63)))).byteswap(inplace=True)
 
 
 def _rows_as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

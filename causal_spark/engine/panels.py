@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from causal_spark.engine.build_panel import build_panel
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import UNMEASURED_BYTES, GroupMemory, panel_memory, too_large
-from causal_spark.engine.periods import label, uneven_periods
+from causal_spark.engine.periods import uneven_periods
 from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Row
 from causal_spark.errors import DeclinedError, GroupError, NoEstimatorError, SolverError
 from causal_spark.panel.event_study import EventStudy, event_study
 from causal_spark.panel.inference import VarianceEstimate, interval
+from causal_spark.panel.labels import label
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.summary import EffectSummary, effect_cells, summarise
 from causal_spark.panel.types import Fit, Notice, Panel, PanelSize

@@ -1,4 +1,4 @@
-"""Periods of a panel: what their labels look like, and whether they are evenly spaced."""
+"""Whether the periods of a panel are evenly spaced."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causal_spark.panel.labels import label
 from causal_spark.panel.types import Notice
 
 #: A step this many times longer or shorter than the median one is irregular. Months (28 to 31 days), quarters, years
 #: and days of 23 and 25 hours stay within it; a weekend between days does not.
 IRREGULAR = 1.5
-
-
-def label(value: Any) -> str:
-    """A unit or time label as text: integers as such, dates and timestamps in ISO 8601, to the second if whole."""
-    if not isinstance(value, np.datetime64):
-        return str(value)
-    if np.datetime_data(value.dtype)[0] == "D":
-        return str(value)
-    whole = value == value.astype("datetime64[s]")
-    return str(np.datetime_as_string(value, unit="s" if whole else "us"))
 
 
 def uneven_periods(periods: NDArray[Any]) -> Notice | None:
@@ -42,7 +33,7 @@ def uneven_periods(periods: NDArray[Any]) -> Notice | None:
         return None
     longest = int(np.argmax(share))
     return Notice(
-        "UnevenPeriodsWarning",
+        "UnevenPeriods",
         f"{int(irregular.sum())} of {len(steps)} steps between neighbouring periods differ from the usual one; the "
         f"longest, from {label(periods[longest])} to {label(periods[longest + 1])}, is {share[longest]:.3g} times the "
         "median step. Distances in time count periods, not the time between them.",

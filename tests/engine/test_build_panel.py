@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 
 from causal_spark.engine.build_panel import build_panel
-from causal_spark.engine.periods import label
 from causal_spark.errors import (
     CovariateValueError,
     DuplicateCellError,
@@ -16,6 +15,7 @@ from causal_spark.errors import (
     OutcomeValueError,
     TreatmentValueError,
 )
+from causal_spark.panel.labels import label
 from causal_spark.panel.types import Panel
 
 
@@ -53,6 +53,17 @@ def test_units_come_in_an_order_that_their_names_have_no_part_in(labels: list, c
     if one.covariates is not None and other.covariates is not None:
         assert one.covariates.tobytes() == other.covariates.tobytes()
     assert [labels[unit - 1] for unit in one.units] == other.units.tolist()
+
+
+def test_units_come_by_size_of_outcomes_whatever_the_units_of_measurement() -> None:
+    values = np.array([[5.0, 1.0], [np.nan, 0.0], [-1e-300, 2.0], [0.0, 7.0], [-3.0, 4.0], [5.0, -1.0], [-20.0, 4.0]])
+    for scale, shift in ((1.0, 0.0), (1e-9, 0.0), (1e12, 0.0), (3.0, 2.0**20)):
+        outcome = (values * scale + shift).ravel().tolist()
+        unit = np.repeat(np.arange(7), 2).tolist()
+        panel = build_panel(rows(unit, [1, 2] * 7, outcome, [0] * 14))
+        order = [6, 4, 2, 3, 5, 0, 1]
+        assert panel.units.tolist() == order
+        np.testing.assert_array_equal(panel.outcome, (values * scale + shift)[order])
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["b", "a"]])
