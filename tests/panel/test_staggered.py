@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from causal_spark.errors import GroupError, NoControlUnitsError
+from causal_spark.errors import DeclinedError, GroupError, MissingCellsError, NoControlUnitsError
 from causal_spark.panel.cohorts import first_treated, read_cohorts
 from causal_spark.panel.difp import DifpOptions, difp
 from causal_spark.panel.event_study import event_study
@@ -226,3 +226,33 @@ def test_constant_untreated_outcomes_give_the_difference(method, donors, effect,
     panel = panel_of(level + effect * treated, treated)
     panel = without(panel, gaps, [5] * len(gaps))
     assert att(panel, method(panel, OPTIONS[method](donors=donors))) == pytest.approx(effect, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_panel_has_finite_estimates_or_a_reason_and_loses_no_treated_cell_in_silence(seed):
+    rng = np.random.default_rng(seed)
+    outcomes = set()
+    for _ in range(40):
+        n_units, n_periods = (int(n) for n in rng.integers(2, 14, size=2))
+        treated = treated_from(n_units, n_periods, rng.integers(0, n_periods, rng.integers(1, n_units + 1)).tolist())
+        outcome = rng.choice([1e-9, 1.0, 1e12]) * rng.normal(size=treated.shape).cumsum(axis=1)
+        missing = rng.random(treated.shape) < rng.choice([0.0, 0.02, 0.1, 0.4])
+        outcome[missing] = np.nan
+        panel = panel_of(outcome, treated & ~missing if rng.random() < 0.5 else treated)
+        for method, options in OPTIONS.items():
+            for donors in ("never_treated", "not_yet_treated"):
+                chosen = options(donors=donors, min_balanced_share=float(rng.choice([0.0, 0.5, 1.0])))
+                try:
+                    fit = method(panel, chosen)
+                except GroupError as error:
+                    assert isinstance(error, DeclinedError)
+                    assert error.hint
+                    outcomes.add(type(error))
+                    continue
+                summary = summarise(panel, fit)
+                assert np.isfinite(summary.estimate)
+                assert fit.converged
+                assert fit.notices or summary.n_cells_not_identified == 0
+                assert np.isnan(fit.counterfactual[~panel.ever_treated]).all()
+                outcomes |= {notice.name for notice in fit.notices}
+    assert {"DroppedCells", "AlwaysTreatedUnits", "NoDonorsLeft", MissingCellsError, NoControlUnitsError} <= outcomes
