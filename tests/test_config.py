@@ -1,3 +1,4 @@
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def test_where_keeps_an_estimator_to_some_groups() -> None:
     assert task.wants({"region": "n"})
     assert not task.wants({"region": "w"})
     assert estimator_tasks(["did"], {})[0].wants({})
+
+
+def test_where_knows_an_instant_in_every_zone_and_in_local_time() -> None:
+    task = estimator_tasks([{"name": "did", "where": {"at": dt.datetime(2024, 7, 1, 12)}}], {"at": "TIMESTAMP"})[0]
+    noon = dt.datetime(2024, 7, 1, 12, tzinfo=dt.UTC)
+    for same in (noon, noon.astimezone(dt.timezone(dt.timedelta(hours=5))), noon.astimezone().replace(tzinfo=None)):
+        assert task.wants({"at": same})
+    assert not task.wants({"at": noon + dt.timedelta(seconds=1)})
+    assert not task.wants({"at": None})
 
 
 @pytest.mark.parametrize(("type_", "value"), [("INT", "1"), ("STRING", 1), ("STRING", False), ("BIGINT", True)])

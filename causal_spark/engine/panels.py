@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -39,7 +40,12 @@ class EstimatorTask:
 
     def wants(self, key: Mapping[str, Any]) -> bool:
         """Whether the group of that key is among those asked for."""
-        return all(key[column] in values for column, values in self.where.items())
+        return all(_instant(key[column]) in values for column, values in self.where.items())
+
+
+def _instant(value: Any) -> Any:
+    # The driver collects timestamps in local time and without a zone, workers have them in UTC.
+    return value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value
 
 
 @dataclass(frozen=True, slots=True)
