@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from causal_spark import PanelEffects
-from causal_spark.engine import panels
+from causal_spark.engine import memory, panels
 from causal_spark.errors import ConfigError, EmptyInputError, InputError
 from causal_spark.panel.registry import ESTIMATORS as REGISTRY
 from causal_spark.panel.types import Notice
@@ -175,6 +175,15 @@ def test_what_would_take_too_much_memory_is_refused_and_the_rest_goes_on() -> No
     )
 
 
+def test_memory_is_measured_in_this_process_where_it_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = PanelEffects(["did", "mc"], variances=[])
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(SOME * memory.GIB / 0.8))
+    assert job.fit(two_sizes(), groups=["region"], **ROLES).failures.empty
+    monkeypatch.setattr(memory, "SAFE_BYTES", 1000)
+    failures = job.fit(two_sizes(), groups=["region"], **ROLES).failures
+    assert failures[["estimator", "error_class"]].to_numpy().tolist() == [["mc", "GroupTooLargeError"]]
+
+
 @pytest.mark.spark
 def test_what_would_take_too_much_memory_is_refused_on_spark_before_it_runs(spark: SparkSession) -> None:
     rows = spark.createDataFrame(two_sizes())
@@ -268,3 +277,15 @@ def test_what_an_estimator_says_of_its_estimate_is_a_warning(monkeypatch: pytest
     ]
     assert warned["group_id"].str.contains("good").all()
     assert (result.summary.n_succeeded, result.summary.n_declined, result.summary.n_failed) == (1, 1, 0)
+
+
+def test_rows_come_in_order_of_labels_though_estimators_know_no_labels() -> None:
+    frame = long_panel(n_units=12, n_treated=2).assign(unit=lambda rows: 12 - rows["unit"].str[1:].astype(int))
+    result = PanelEffects(["sdid"], variances=[], cells="all").fit(frame, **ROLES)
+    cells = result.cells.assign(unit=result.cells["unit"].astype(int), time=result.cells["time"].astype(int))
+    pd.testing.assert_frame_equal(cells, cells.sort_values(["unit", "time"], ignore_index=True))
+    labels = result.weights.groupby("kind", sort=False)["label"].agg(lambda column: column.astype(int).tolist())
+    assert list(labels.index) == ["unit", "time"]
+    assert len(labels["unit"]) > 2
+    for found in labels:
+        assert found == sorted(found)
