@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.libraries import Case, Floats, Solution
+from benchmarks.cases import Case, Floats, Solution
 from causal_spark.panel.registry import ESTIMATORS
 from causal_spark.panel.two_way import two_way_fit
 from causal_spark.panel.types import Panel, Penalties

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.libraries import LIBRARIES, Case
+from benchmarks.cases import Case
+from benchmarks.libraries import LIBRARIES
 
 _SHORTEST = 0.02
 

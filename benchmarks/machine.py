@@ -31,6 +31,17 @@ def origin() -> dict[str, str]:
     }
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system seconds of a process so far. Raises OSError when there is no such process."""
+    user, system = stat_fields(pid)[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def stat_fields(pid: int) -> list[str]:
+    """/proc/PID/stat from the state on: the command's name before it may hold blanks and brackets."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def append_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Add rows to a CSV file, which starts with the names of the first row's columns. Other columns: ValueError."""
     rows = list(rows)

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cases import Case, Solution
 from benchmarks.certify import Verdict, judge
-from benchmarks.libraries import LIBRARIES, Case, Solution
-from benchmarks.machine import RESULTS, ROOT, SCRATCH, SINGLE_THREAD, append_rows, origin
+from benchmarks.libraries import LIBRARIES
+from benchmarks.machine import RESULTS, ROOT, SCRATCH, SINGLE_THREAD, append_rows, cpu_seconds, origin
 from benchmarks.panels import Size, generate
 from benchmarks.report import write_report
 
@@ -56,9 +57,9 @@ class Worker:
         assert process.stdout is not None  # noqa: S101
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
-        before = _cpu_seconds(process.pid)
+        before = cpu_seconds(process.pid)
         while not select.select([process.stdout], [], [], 0.5)[0]:
-            if _cpu_seconds(process.pid) - before > limit:
+            if cpu_seconds(process.pid) - before > limit:
                 self.stop()
                 return f"more than {limit:.0f} s"
         # The seconds, then, once the solution is taken apart, a line to say so.
@@ -75,11 +76,6 @@ class Worker:
             self.process.kill()
             self.process.wait()
             self.process = None
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from benchmarks.machine import ROOT
+from benchmarks.machine import ROOT, cpu_seconds, stat_fields
 
 SUBMIT = [str(ROOT / ".venv" / "bin" / "spark-submit"), "--conf", "spark.jars.packages="]
 JOB = str(ROOT / "jobs" / "panel_effects.py")
@@ -25,15 +25,18 @@ _KIB_PER_MIB = 1024.0
 
 
 @dataclass(slots=True)
-class Peaks:
-    """Peak resident memory in MiB: the JVM's, the largest Python worker's, the sum over all processes of the run.
+class Used:
+    """What a run's processes took. Peak resident memory in MiB: the JVM's, the largest Python worker's, that of all.
 
-    The sum counts pages that forked workers share once for each of them.
+    The sum over all counts pages that forked workers share once for each of them. jvm_cpu, worker_cpu: seconds of each
+    process so far.
     """
 
     jvm: float = 0.0
     worker: float = 0.0
     total: float = 0.0
+    jvm_cpu: dict[int, float] = field(default_factory=dict)
+    worker_cpu: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ class JobRun:
     packed: float | None
     estimated: float | None
     ready: float | None = None
-    peaks: Peaks = field(default_factory=Peaks)
+    used: Used = field(default_factory=Used)
 
     def phases(self) -> dict[str, object]:
         """Columns of a result row."""
@@ -61,9 +64,11 @@ class JobRun:
         return {
             "job_s": f"{self.wall:.1f}",
             **spans,
-            "jvm_peak_mib": f"{self.peaks.jvm:.0f}",
-            "worker_peak_mib": f"{self.peaks.worker:.0f}",
-            "total_peak_mib": f"{self.peaks.total:.0f}",
+            "jvm_cpu_s": f"{sum(self.used.jvm_cpu.values()):.1f}",
+            "worker_cpu_s": f"{sum(self.used.worker_cpu.values()):.1f}",
+            "jvm_peak_mib": f"{self.used.jvm:.0f}",
+            "worker_peak_mib": f"{self.used.worker:.0f}",
+            "total_peak_mib": f"{self.used.total:.0f}",
         }
 
 
@@ -112,9 +117,9 @@ def submit(arguments: list[str], cores: int) -> JobRun:
     assert process.stdout is not None  # noqa: S101
     reader = threading.Thread(target=_stamp, args=(process.stdout, started, lines))
     reader.start()
-    peaks = Peaks()
+    used = Used()
     while process.poll() is None:
-        _sample(process.pid, peaks)
+        _sample(process.pid, used)
         time.sleep(_SAMPLE_SECONDS)
     wall = time.perf_counter() - started
     reader.join()
@@ -123,7 +128,7 @@ def submit(arguments: list[str], cores: int) -> JobRun:
         raise RuntimeError(f"spark-submit ended with {process.returncode}:\n{said[-4000:]}")
     packed = [at for at, line in lines if _PACKED.search(line)]
     waves = [at for at, line in lines if _WAVE.search(line)]
-    return JobRun(wall, min(packed, default=None), max(waves, default=None), peaks=peaks)
+    return JobRun(wall, min(packed, default=None), max(waves, default=None), used=used)
 
 
 def bare_session(cores: int) -> float:
@@ -137,22 +142,25 @@ def _stamp(stream: IO[str], started: float, lines: list[tuple[float, str]]) -> N
         sys.stderr.write(line)
 
 
-def _sample(root: int, peaks: Peaks) -> None:
-    """Raise the peaks to what the processes below ``root`` hold now (sum) or ever held (each)."""
+def _sample(root: int, used: Used) -> None:
+    """Raise what is used to what the processes below ``root`` hold now (sum) or ever held (each)."""
     total = 0.0
     for pid in _descendants(root):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             status = Path(f"/proc/{pid}/status").read_text()
+            seconds = cpu_seconds(pid)
         except OSError:
             # It ended since it was listed.
             continue
         total += _held(status, "VmRSS")
         if b"pyspark.daemon" in words:
-            peaks.worker = max(peaks.worker, _held(status, "VmHWM"))
+            used.worker = max(used.worker, _held(status, "VmHWM"))
+            used.worker_cpu[pid] = seconds
         elif words[0].endswith(b"java"):
-            peaks.jvm = max(peaks.jvm, _held(status, "VmHWM"))
-    peaks.total = max(peaks.total, total)
+            used.jvm = max(used.jvm, _held(status, "VmHWM"))
+            used.jvm_cpu[pid] = seconds
+    used.total = max(used.total, total)
 
 
 def _held(status: str, name: str) -> float:
@@ -166,8 +174,7 @@ def _descendants(root: int) -> Iterable[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                # The command's name may hold blanks and brackets; what follows the last bracket does not.
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(entry.name)] = int(stat_fields(int(entry.name))[1])
             except OSError:
                 continue
     below = [root]
