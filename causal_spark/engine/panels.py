@@ -23,7 +23,7 @@ from causal_spark.panel.inference import VarianceEstimate, interval
 from causal_spark.panel.labels import label
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.summary import EffectSummary, effect_cells, summarise
-from causal_spark.panel.types import Fit, Notice, Panel, PanelSize
+from causal_spark.panel.types import Fit, Floats, Notice, Panel, PanelSize
 
 Cells = Literal["treated", "all", "none"]
 #: Weights at or below this are left out of ``panel_weights``.
@@ -58,6 +58,10 @@ class VarianceTask:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _nullable(values: Floats) -> pa.Array:
+    return pa.array(np.where(np.isfinite(values), values, np.nan), from_pandas=True)
 
 
 def _penalty(value: float | None) -> float | None:
@@ -186,10 +190,10 @@ class PanelWork:
                 raise SolverError("The estimate is not finite.", "Rescale the outcome: it is near the largest double.")
             rows = {
                 "panel_effects": [_effect_row(task.name, summary, fit, seconds)],
-                "panel_cells": self._cell_rows(task.name, panel, fit),
                 "panel_weights": _weight_rows(task.name, panel, fit),
                 "tuning_path": _path_rows(task.name, fit),
             }
+            cells = [] if self.cells == "none" else [self._cells(task.name, panel, fit)]
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("estimate", task.name, error))
             return
@@ -204,6 +208,8 @@ class PanelWork:
         result.tables["panel_event_study"] += self._event_rows(task.name, events, first)
         for name, made in rows.items():
             result.tables[name] += made
+        if cells:
+            result.large.setdefault("panel_cells", []).extend(cells)
 
     def _variance(
         self, panel: Panel, group: str, task: EstimatorTask, fit: Fit, variance: VarianceTask, result: GroupResult
@@ -262,29 +268,22 @@ class PanelWork:
             rows.append(row)
         return rows
 
-    def _cell_rows(self, estimator: str, panel: Panel, fit: Fit) -> list[Row]:
-        if self.cells == "none":
-            return []
-        wanted = panel.treated if self.cells == "treated" else panel.treated | panel.observed
-        effects = effect_cells(panel, fit)
-        units = [label(unit) for unit in panel.units]
-        times = [label(period) for period in panel.periods]
-        rows: list[Row] = []
+    def _cells(self, estimator: str, panel: Panel, fit: Fit) -> pa.Table:
         order = _label_order(panel)
-        for place, t in zip(*(index.tolist() for index in np.nonzero(wanted[order])), strict=True):
-            i = order[place]
-            rows.append(
-                {
-                    "estimator": estimator,
-                    "unit": units[i],
-                    "time": times[t],
-                    "treated": bool(panel.treated[i, t]),
-                    "outcome": _number(panel.outcome[i, t]),
-                    "counterfactual": _number(fit.counterfactual[i, t]),
-                    "effect": _number(effects[i, t]),
-                }
-            )
-        return rows
+        wanted = panel.treated if self.cells == "treated" else panel.treated | panel.observed
+        place, t = np.nonzero(wanted[order])
+        i = order[place]
+        columns: dict[str, Any] = {
+            "estimator": pa.repeat(estimator, len(i)),
+            "unit": pa.array([label(unit) for unit in panel.units], pa.string()).take(pa.array(i)),
+            "time": pa.array([label(period) for period in panel.periods], pa.string()).take(pa.array(t)),
+            "treated": pa.array(panel.treated[i, t]),
+            "outcome": _nullable(panel.outcome[i, t]),
+            "counterfactual": _nullable(fit.counterfactual[i, t]),
+            "effect": _nullable(effect_cells(panel, fit)[i, t]),
+            "std_error": pa.nulls(len(i), pa.float64()),
+        }
+        return pa.table(columns)
 
 
 def _effect_row(estimator: str, summary: EffectSummary, fit: Fit, seconds: float) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
@@ -81,9 +82,10 @@ def failure_row(failure: Failure, job: str, n_rows: int) -> Row:
 
 def _parts(group: Group, result: GroupResult, work: Work) -> Iterator[dict[str, Any]]:
     n_rows = len(group.rows)
-    tables: dict[str, Sequence[Row]] = {
+    tables: dict[str, Sequence[Row] | pa.Table] = {
         FAILURES.name: [failure_row(failure, work.job, n_rows) for failure in result.failures],
         **result.tables,
+        **{name: pa.concat_tables(pieces) for name, pieces in result.large.items()},
     }
     n_parts = max(1, *(-(-len(rows) // PART_ROWS) for rows in tables.values()))
     for part in range(n_parts):
@@ -95,6 +97,26 @@ def _parts(group: Group, result: GroupResult, work: Work) -> Iterator[dict[str, 
             "_seconds": list(result.seconds.items()) if part == 0 else [],
             **{staged_name(name): rows[part * PART_ROWS : (part + 1) * PART_ROWS] for name, rows in tables.items()},
         }
+
+
+def _encoded(waiting: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = []
+    for field in schema:
+        values = [row[field.name] for row in waiting]
+        if any(isinstance(value, pa.Table) for value in values):
+            structs = [_structs(value, field.type.value_type) for value in values]
+            offsets = pa.array(np.cumsum([0, *map(len, structs)]), pa.int32())
+            arrays.append(pa.ListArray.from_arrays(offsets, pa.concat_arrays(structs), type=field.type))
+        else:
+            arrays.append(pa.array(values, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _structs(rows: Sequence[Row] | pa.Table, type_: pa.StructType) -> pa.StructArray:
+    if not isinstance(rows, pa.Table):
+        return pa.array(rows, type_)
+    chunks = rows.select([field.name for field in type_]).to_struct_array().cast(type_)
+    return pa.concat_arrays(chunks.chunks) if chunks.num_chunks else pa.array([], type_)
 
 
 def run_groups(groups: Iterable[Group], work: Work) -> Iterator[pa.RecordBatch]:
@@ -110,10 +132,10 @@ def run_groups(groups: Iterable[Group], work: Work) -> Iterator[pa.RecordBatch]:
                 waiting.append(row)
                 held += 1 + sum(len(row[name]) for name in names)
                 if held >= BATCH_ROWS:
-                    yield pa.RecordBatch.from_pylist(waiting, schema)
+                    yield _encoded(waiting, schema)
                     waiting, held = [], 0
     if waiting:
-        yield pa.RecordBatch.from_pylist(waiting, schema)
+        yield _encoded(waiting, schema)
 
 
 def run_packed(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[pa.RecordBatch]:

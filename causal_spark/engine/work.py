@@ -82,9 +82,13 @@ class Failure:
 
 @dataclass(slots=True)
 class GroupResult:
-    """What a science made of one group: rows per result table, failures, and worker seconds per estimator."""
+    """What a science made of one group: rows per result table, failures, and worker seconds per estimator.
+
+    large: Arrow pieces of tables with a row per cell of the data, for which dictionaries would fill a worker.
+    """
 
     tables: dict[str, list[Row]]
+    large: dict[str, list[pa.Table]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
