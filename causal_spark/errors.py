@@ -115,7 +115,7 @@ class NoPrePeriodsError(DeclinedError):
 
 
 class MissingCellsError(DeclinedError):
-    """The estimator needs a complete panel and cells are missing."""
+    """The estimator needs a complete block of cells, and too small a part of the panel is complete."""
 
 
 class UnsupportedPatternError(DeclinedError):

@@ -242,7 +242,11 @@ PANEL_WEIGHTS = TableSchema(
     "group, estimator, kind, label",
     (
         _ESTIMATOR,
-        _text("kind", "unit or time; with :<first treated period> per cohort when adoption is staggered."),
+        _text(
+            "kind",
+            "unit or time; with :<first treated period> per cohort when adoption is staggered, and :<first period of "
+            "the window> behind it with donors: not_yet_treated.",
+        ),
         _text("label", "Unit or time label the weight belongs to."),
         _number("weight", "Weight, larger than 1e-6.", required=True),
     ),

@@ -60,7 +60,7 @@ def _structural(panel: Panel, design: CohortDesign) -> tuple[Notice, ...]:
             Notice(
                 "AlwaysTreatedUnits",
                 f"{_count(always.size, 'unit')} treated from the first period on cannot be used "
-                f"({listed(panel.units[always])}): without periods before treatment there is no prediction for "
+                f"({listed(np.sort(panel.units[always]))}): without periods before treatment there is no prediction for "
                 f"{_count(int(target[always].sum()), 'treated cell')}, and the estimate is about the other units.",
                 "Add earlier periods of these units, or take the estimate as one of the others.",
             )
@@ -151,7 +151,7 @@ class _Dropped:
             return ()
         units, periods = self._panel.units, self._panel.periods
         left_out = [
-            f"{_count(int(mask.sum()), what)}{when} ({listed(labels[mask])})"
+            f"{_count(int(mask.sum()), what)}{when} ({listed(np.sort(labels[mask]))})"
             for mask, what, when, labels in (
                 (self._donors, "donor", "", units),
                 (self._treated, "treated unit", "", units),

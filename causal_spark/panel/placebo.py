@@ -69,19 +69,20 @@ def placebo_assignments(panel: Panel, options: PlaceboOptions, seed: int) -> Int
     Column k takes over the treatment of the k-th ever-treated unit. Rows are distinct as assignments: units that get
     the same treatment are not told apart. All assignments are listed in lexicographic order when they are no more than
     ``options.replicates``; else distinct ones are drawn uniformly, and a larger number of replicates extends the list
-    of a smaller. Any slice of rows can be given to `placebo_errors`.
+    of a smaller. Any slice of rows can be given to `placebo_errors`. Units that are observed in no treated period, or
+    in none before, cannot stand in; they stay controls.
 
-    Raises NoTreatedCellsError without treated units, TooFewControlsError unless the never-treated outnumber them and
-    there are two distinct assignments.
+    Raises NoTreatedCellsError without treated units, TooFewControlsError unless the units that can stand in outnumber
+    them and there are two distinct assignments.
     """
     treated_rows = np.flatnonzero(panel.ever_treated)
-    controls = np.flatnonzero(~panel.ever_treated)
+    controls = _stand_ins(panel)
     if treated_rows.size == 0:
         raise NoTreatedCellsError("No observed cell is treated.", "Check the treatment column.")
     if controls.size <= treated_rows.size:
         raise TooFewControlsError(
-            f"Placebos need more never-treated units than treated ones, but there are {controls.size} and "
-            f"{treated_rows.size}.",
+            "Placebos need more never-treated units, observed before and during treatment, than treated ones, but there "
+            f"are {controls.size} and {treated_rows.size}.",
             "Add untreated units, or leave the placebo variance out.",
         )
     groups = _same_treatment(panel.treated[treated_rows])
@@ -91,6 +92,15 @@ def placebo_assignments(panel: Panel, options: PlaceboOptions, seed: int) -> Int
     else:
         chosen = _draws(controls.size, groups, treated_rows.size, options.replicates, seed)
     return np.asarray(controls[chosen])
+
+
+def _stand_ins(panel: Panel) -> Ints:
+    """Positions of never-treated units with an outcome in some treated period and in some period before it."""
+    treated_periods = panel.treated.any(axis=0)
+    first = int(treated_periods.argmax())
+    during = panel.observed[:, treated_periods].any(axis=1)
+    before = panel.observed[:, :first].any(axis=1) | (first == 0)
+    return np.flatnonzero(~panel.ever_treated & during & before)
 
 
 def placebo_errors(

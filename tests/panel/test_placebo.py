@@ -79,6 +79,17 @@ def test_few_assignments_are_listed_once_each(starts, n_units, expected):
     np.testing.assert_array_equal(assignments, placebo_assignments(panel, PlaceboOptions(replicates=expected), seed=9))
 
 
+@pytest.mark.parametrize("seen", [slice(0, 6), slice(6, 9)], ids=["never during treatment", "never before"])
+def test_units_without_outcomes_where_they_matter_do_not_stand_in(seen):
+    panel = staggered_panel(9, 9, (6,), seed=4)
+    outcome = panel.outcome.copy()
+    outcome[2] = np.nan
+    outcome[2, seen] = 1.0
+    gappy = panel_of(outcome, panel.treated)
+    assert placebo_assignments(gappy, PlaceboOptions(), 0)[:, 0].tolist() == [0, 1, 3, 4, 5, 6, 7]
+    assert standard_error(gappy, "sdid").n_replicates == 7
+
+
 def test_many_assignments_are_drawn_distinct_and_extend_each_other():
     panel = staggered_panel(20, 9, (5, 5, 6))
     few = placebo_assignments(panel, PlaceboOptions(replicates=50), seed=3)
@@ -198,10 +209,9 @@ def test_placebos_of_incomplete_panels_drop_what_each_stand_in_needs(name):
     ("missing", "options", "error", "says"),
     [
         ([3], {"min_balanced_share": 1.0}, MissingCellsError, "9 of 9 placebo replicates"),
-        ([0, 1, 2, 3, 4, 5], {}, MissingCellsError, "1 of 9 placebo replicates"),
-        ([6, 7], {}, NoTreatedCellsError, "1 of 9 placebo replicates"),
+        ([0, 1, 2, 3, 4], {}, MissingCellsError, "1 of 9 placebo replicates"),
     ],
-    ids=["complete blocks only", "no pre-period", "no outcome to compare"],
+    ids=["complete blocks only", "one pre-period left"],
 )
 def test_placebos_decline_when_a_stand_in_has_too_few_cells(name, missing, options, error, says):
     definition = ESTIMATORS[name]
