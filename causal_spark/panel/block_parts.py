@@ -60,8 +60,8 @@ def _structural(panel: Panel, design: CohortDesign) -> tuple[Notice, ...]:
             Notice(
                 "AlwaysTreatedUnits",
                 f"{_count(always.size, 'unit')} treated from the first period on cannot be used "
-                f"({listed(np.sort(panel.units[always]))}): without periods before treatment there is no prediction for "
-                f"{_count(int(target[always].sum()), 'treated cell')}, and the estimate is about the other units.",
+                f"({listed(np.sort(panel.units[always]))}): without periods before treatment there is no prediction "
+                f"for {_count(int(target[always].sum()), 'treated cell')}, and the estimate is about the other units.",
                 "Add earlier periods of these units, or take the estimate as one of the others.",
             )
         )

@@ -81,8 +81,8 @@ def placebo_assignments(panel: Panel, options: PlaceboOptions, seed: int) -> Int
         raise NoTreatedCellsError("No observed cell is treated.", "Check the treatment column.")
     if controls.size <= treated_rows.size:
         raise TooFewControlsError(
-            "Placebos need more never-treated units, observed before and during treatment, than treated ones, but there "
-            f"are {controls.size} and {treated_rows.size}.",
+            "Placebos need more never-treated units, observed before and during treatment, than treated ones, but "
+            f"there are {controls.size} and {treated_rows.size}.",
             "Add untreated units, or leave the placebo variance out.",
         )
     groups = _same_treatment(panel.treated[treated_rows])
