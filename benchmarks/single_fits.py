@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], help="one panel each")
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--limit", type=float, default=90.0, help="CPU seconds after which a fit is cut off")
+    parser.add_argument("--limit", type=float, default=200.0, help="CPU seconds after which a fit is cut off")
     parser.add_argument("--budget", type=float, default=10.0, help="seconds of runs after which two runs are enough")
     parser.add_argument("--results", type=Path, default=RESULTS / "single_fits.csv")
     options = parser.parse_args()
