@@ -80,8 +80,8 @@ def _timings(rows: list[Row], size: str, libraries: list[str]) -> list[list[str]
                 cells.append(shown if right else f"*{shown}*")
                 peers += [seconds[library]] if right and library != OURS else []
         if len(cells) > 1 and any(cells[1:]):
-            ratio = f"{min(peers) / seconds[OURS]:.2g}" if peers and OURS in seconds else ""
-            table.append([*cells, ratio])
+            ratio = min(peers) / seconds[OURS] if peers and OURS in seconds else None
+            table.append([*cells, "" if ratio is None else f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.2g}"])
     return table
 
 
