@@ -49,15 +49,19 @@ class Block:
     @property
     def treated_mean_pre(self) -> Floats:
         """(n_pre,) average trajectory of the treated units."""
-        return np.asarray(self.treated[:, : self.n_pre].mean(axis=0))
+        return np.asarray(self.treated[:, : self.n_pre].sum(axis=0) / self.n_treated)
 
     def noise(self) -> float:
         """Standard deviation of the controls' first differences before treatment; 0 with fewer than two of them.
 
         Arkhangelsky et al. (2021), equation 2.2 (with the n - 1 divisor of the authors' package).
         """
-        differences = np.diff(self.controls_pre, axis=1)
-        return float(differences.std(ddof=1)) if differences.size > 1 else 0.0
+        pre = self.controls_pre
+        differences = pre[:, 1:] - pre[:, :-1]
+        if differences.size < 2:
+            return 0.0
+        differences -= differences.sum() / differences.size
+        return math.sqrt(float(np.vdot(differences, differences)) / (differences.size - 1))
 
     def unit_weights(self, zeta: float, intercept: bool) -> SimplexFit:
         """(n_controls,) simplex weights matching the treated units' average before treatment, ridge n_pre zeta^2."""
@@ -68,7 +72,9 @@ class Block:
 
         The ridge is n_controls zeta^2.
         """
-        return self._solve(self.controls_pre, self.controls[:, self.n_pre :].mean(axis=1), zeta, intercept=True)
+        return self._solve(
+            self.controls_pre, self.controls[:, self.n_pre :].sum(axis=1) / self.n_post, zeta, intercept=True
+        )
 
     def _solve(self, A: Floats, b: Floats, zeta: float, intercept: bool) -> SimplexFit:
         rounding = _ROUNDING * max(float(np.abs(A).max()), float(np.abs(b).max()))
@@ -121,7 +127,7 @@ def fit_blocks(
         outcomes = Block(_take(panel, part.donors, part), _take(panel, part.treated, part), part.n_pre)
         found = weigh(outcomes, zeta_unit, zeta_time)
         fitted.append(found)
-        cells = np.ix_(part.treated, part.periods)
+        cells = part.treated[:, None], part.periods
         n_averaged[cells] += outcomes.n_post
         # A running mean, so that a first prediction enters as it is, to the last bit.
         share = outcomes.n_post / n_averaged[cells]

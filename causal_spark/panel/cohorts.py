@@ -87,8 +87,9 @@ def read_cohorts(panel: Panel, donors: Donors = "never_treated") -> CohortDesign
         raise NoTreatedCellsError("No observed cell is treated.", "Check the treatment column.")
     start = first_treated(panel.treated)
     _check_absorbing(panel, start)
-    starts = [int(s) for s in np.unique(start) if 0 < s < panel.n_periods]
-    if donors == "never_treated" and not (start == panel.n_periods).any():
+    counts = np.bincount(start, minlength=panel.n_periods + 1)
+    starts = [int(s) for s in counts[:-1].nonzero()[0] if s > 0]
+    if donors == "never_treated" and not counts[-1]:
         raise NoControlUnitsError(
             "Every unit is treated at some time, so there are no donors.",
             "Set donors: not_yet_treated, add untreated units, or use did, mc or dwcp."
@@ -135,9 +136,9 @@ def _suffix(panel: Panel, cohort: int, first: int, donors: Donors) -> str:
 
 
 def _check_absorbing(panel: Panel, start: Ints) -> None:
-    after = np.arange(panel.n_periods) > start[:, None]
-    n_back = int((after & panel.control_cells).any(axis=1).sum())
-    if n_back:
+    back = panel.control_cells & (np.arange(panel.n_periods) > start[:, None])
+    if back.any():
+        n_back = int(back.any(axis=1).sum())
         raise UnsupportedPatternError(
             f"Treatment ends again in {n_back} unit(s), but this estimator takes it as lasting.",
             "Use did, mc or dwcp, which take any pattern.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from causal_spark.errors import NotIdentifiedError, NoTreatedCellsError
-from causal_spark.panel.two_way import two_way_covariate_fit, two_way_fit
+from causal_spark.panel.two_way import equal_two_way_fit, two_way_covariate_fit
 from causal_spark.panel.types import Fit, Floats, Panel, PanelSize, Penalties
 
 
@@ -32,11 +32,10 @@ def did(panel: Panel, options: DidOptions = _DEFAULTS, penalties: Penalties | No
     """
     require_targets(panel)
     controls = panel.control_cells
-    weights = controls.astype(np.float64)
     if panel.covariates is None:
-        fitted = two_way_fit(panel.outcome, weights)
+        fitted = equal_two_way_fit(panel.outcome, controls)
     else:
-        fitted = two_way_covariate_fit(panel.outcome, weights, panel.covariates).fitted
+        fitted = two_way_covariate_fit(panel.outcome, controls.astype(np.float64), panel.covariates).fitted
     require_identified(panel, fitted)
     return Fit(counterfactual=fitted)
 

@@ -66,11 +66,14 @@ class SimplexFit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Problem:
-    """The complementarity problem of K = B'B + eta I, with K itself when it is the smaller of the two."""
+    """The complementarity problem of K = B'B + eta I, with K itself when it is the smaller of the two.
+
+    rounding: (n,) what rounding can make of a slack of zero, for a solution with sum of magnitudes 1.
+    """
 
     B: Floats
     eta: float
-    diagonal: Floats
+    rounding: Floats
     gram: Floats | None
 
 
@@ -105,7 +108,7 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: boo
         return SimplexFit(np.full(n, 1.0 / n), 0.0)
     M /= largest
     norms = np.einsum("ij,ij->j", M, M)
-    typical = float(np.median(norms))
+    typical = float(np.sort(norms)[n // 2])
     if typical < _ROUNDING_ONLY:
         typical = float(norms.mean())
     M /= np.sqrt(typical)
@@ -116,13 +119,14 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: boo
     if n <= B.shape[0]:
         gram = B.T @ B
         gram.flat[:: n + 1] += ridge
-    problem = _Problem(B, ridge, diagonal, gram)
+    scale = np.sqrt(diagonal)
+    problem = _Problem(B, ridge, 64.0 * _EPS * scale, gram)
     support, z = _pivot(problem)
     x = np.zeros(n)
     x[support] = z
     x /= x.sum()
     half_gradient = M.T @ (M @ x) + ridge * x
-    excess = float(((x @ half_gradient - half_gradient) / np.sqrt(diagonal)).max())
+    excess = float(((x @ half_gradient - half_gradient) / scale).max())
     if not np.isfinite(excess):
         raise SolverError("The weights' least-squares problem broke down numerically.", "Rescale the outcomes.")
     return SimplexFit(x, max(excess, 0.0) / np.sqrt(1.0 + ridge))
@@ -135,10 +139,10 @@ def _contrasts(M: Floats) -> Floats:
     last axis.
     """
     m = M.shape[0]
-    centred = M - M.mean(axis=0)
+    centred = M - M.sum(axis=0) / m
     v = np.full(m, 1.0 / np.sqrt(m))
     v[-1] += 1.0
-    return np.asarray(centred - np.outer(v, v @ centred) / v[-1])[:-1]
+    return np.asarray(centred - v[:, None] * (v @ centred / v[-1]))[:-1]
 
 
 def _pivot(problem: _Problem) -> tuple[Ints, Floats]:
@@ -147,7 +151,7 @@ def _pivot(problem: _Problem) -> tuple[Ints, Floats]:
     inside: Bools = np.ones(n, dtype=bool)
     fewest, exchanges = n + 1, _FULL_EXCHANGES
     while True:
-        point = _solve(problem, np.flatnonzero(inside))
+        point = _solve(problem, inside.nonzero()[0])
         violated = point.slack < -point.tolerance
         violated[point.support] = point.z <= 0.0
         n_violated = int(np.count_nonzero(violated))
@@ -212,9 +216,8 @@ def _solve(problem: _Problem, support: Ints) -> _Point:
     """Solve K_SS z = 1 by the smaller of its primal and dual forms, with the multipliers of all other columns."""
     B, eta = problem.B, problem.eta
     n_rows, n = B.shape
-    B_S = B if support.size == n else B[:, support]
-    rounding = 64.0 * _EPS * np.sqrt(problem.diagonal)
     if support.size > n_rows:
+        B_S = B if support.size == n else B[:, support]
         y = _dual_solution(_ridged(B_S @ B_S.T, eta))
         if y is not None:
             q = B.T @ y
@@ -222,14 +225,18 @@ def _solve(problem: _Problem, support: Ints) -> _Point:
             if float(np.abs(y).max()) < _CANCELLATION * largest:
                 return _Point(support, q[support], -eta * q, np.full(n, eta * 1e-12 * largest))
     else:
-        z = _primal_solution(
-            B_S, _ridged(B_S.T @ B_S, eta) if problem.gram is None else problem.gram[np.ix_(support, support)], eta
-        )
+        if problem.gram is not None:
+            K = problem.gram[support[:, None], support]
+        else:
+            B_S = B[:, support]
+            K = _ridged(B_S.T @ B_S, eta)
+        z = _primal_solution(problem, support, K)
         if z is not None:
-            slack = B.T @ (B_S @ z) - 1.0
-            return _Point(support, z, slack, rounding * np.sqrt(max(float(np.abs(z).sum()), 1.0)))
-    z, short = _decomposed_solution(B_S, eta)
-    return _Point(support, z, -(B.T @ short), rounding)
+            slack = B.T @ (B @ z) - 1.0
+            tolerance = problem.rounding * np.sqrt(max(float(np.abs(z).sum()), 1.0))
+            return _Point(support, z[support], slack, tolerance)
+    z, short = _decomposed_solution(B[:, support], eta)
+    return _Point(support, z, -(B.T @ short), problem.rounding)
 
 
 def _ridged(matrix: Floats, eta: float) -> Floats:
@@ -237,27 +244,31 @@ def _ridged(matrix: Floats, eta: float) -> Floats:
     return matrix
 
 
-def _primal_solution(B_S: Floats, K: Floats, eta: float) -> Floats | None:
-    """(k,) solution of K z = 1 for K = B_S'B_S + eta I; None when columns are close to collinear."""
-    one = np.ones(K.shape[0])
-    factor, z, info = dposv(K, one)
+def _primal_solution(problem: _Problem, support: Ints, K: Floats) -> Floats | None:
+    """(n,) solution of K_SS z = 1, 0 off the support; None when its columns are close to collinear."""
+    # K is symmetric, and its transpose has the order LAPACK reads without a copy.
+    factor, solution, info = dposv(K.T, np.ones(support.size))
     if info != 0 or _is_poor(factor, K):
         return None
-    # The residual through B_S is better than K's own rounding, so one correction recovers what forming K lost.
-    residual = one - B_S.T @ (B_S @ z) - eta * z
-    return np.asarray(z + dpotrs(factor, residual)[0])
+    z = np.zeros(problem.B.shape[1])
+    z[support] = solution
+    # The residual through B is better than K's own rounding, so one correction recovers what forming K lost.
+    residual = 1.0 - (problem.B.T @ (problem.B @ z) + problem.eta * z)[support]
+    z[support] += dpotrs(factor, residual)[0]
+    return z
 
 
 def _dual_solution(K: Floats) -> Floats | None:
     """(m + 1,) solution of K y = e for the last unit vector e; None when rows are close to collinear."""
     last = np.zeros(K.shape[0])
     last[-1] = 1.0
-    factor, y, info = dposv(K, last)
+    factor, y, info = dposv(K.T, last)
     return None if info != 0 or _is_poor(factor, K) else np.asarray(y)
 
 
 def _is_poor(factor: Floats, K: Floats) -> bool:
-    return bool((np.square(np.diagonal(factor)) < _COLLINEAR * np.diagonal(K)).any())
+    pivots = factor.diagonal()
+    return bool((pivots * pivots < _COLLINEAR * K.diagonal()).any())
 
 
 def _decomposed_solution(B_S: Floats, eta: float) -> tuple[Floats, Floats]:

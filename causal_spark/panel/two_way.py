@@ -76,6 +76,44 @@ def two_way_fit(outcomes: Floats, weights: Floats) -> Floats:
     return fitted.reshape(outcomes.shape)
 
 
+def equal_two_way_fit(outcome: Floats, used: Bools) -> Floats:
+    """`two_way_fit` of one outcome with equal weights, in closed form where there is one.
+
+    outcome: (n_units, n_periods), read where used only; used: (n_units, n_periods).
+    """
+    fitted = _block_fit(outcome, used)
+    return two_way_fit(outcome, used.astype(np.float64)) if fitted is None else fitted
+
+
+def _block_fit(outcome: Floats, used: Bools) -> Floats | None:
+    """The fit when some rows are complete and all others lack the same columns, else None.
+
+    Complete rows alone tell how the common columns C and the others differ on average; within C all rows tell, within
+    the others the complete rows. These contrasts are orthogonal, so each column effect, less the mean over C, is a mean
+    of what row means over C leave.
+    """
+    complete: Bools = np.asarray(used.all(axis=1))
+    if complete.all():
+        common = complete[:0]
+        share = np.full(used.shape[1], 1.0 / used.shape[1])
+    else:
+        common = used[complete.argmin()]
+        n_common = np.count_nonzero(common)
+        if not n_common or not complete.any() or np.count_nonzero(used[~complete] != common):
+            return None
+        share = common / n_common
+    n_rows, n_columns = used.shape
+    over, by = np.empty((n_columns, 2)), np.empty((2, n_rows))
+    over[:, 0], over[:, 1] = share, 1.0 / n_columns
+    level, overall = (outcome @ over).T
+    by[0], by[1] = 1.0 / n_rows, complete / np.count_nonzero(complete)
+    means = by @ outcome - (by @ level)[:, None]
+    columns = np.where(common, means[0], means[1]) if common.size else means[0]
+    rows = level + np.where(complete, overall - level - columns.mean(), 0.0)
+    # Unused cells enter with weight 0, which does no harm unless they are NaN or overflow.
+    return rows[:, None] + columns if np.isfinite(rows).all() and np.isfinite(columns).all() else None
+
+
 def _fit_tall(outcomes: Floats, weights: Floats) -> Floats:
     used = weights > 0
     row_labels, column_labels = components(used)

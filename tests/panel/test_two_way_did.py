@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from causal_spark.errors import NotIdentifiedError, NoTreatedCellsError
 from causal_spark.panel.did import DidOptions, did, did_cost
-from causal_spark.panel.two_way import identified_cells, two_way_covariate_fit, two_way_fit
+from causal_spark.panel.two_way import equal_two_way_fit, identified_cells, two_way_covariate_fit, two_way_fit
 from causal_spark.panel.types import Bools, Floats, Panel, PanelSize
 from tests.panel import panels
 
@@ -30,6 +30,28 @@ def dense_fit(outcome: Floats, weights: Floats, covariates: Floats | None = None
     solution = np.linalg.lstsq(design[used] * root[:, None], outcome.ravel()[used] * root, rcond=1e-12)[0]
     spanned = np.linalg.norm(design - design @ basis.T @ basis, axis=1) < 1e-7
     return (design @ solution).reshape(n, t), spanned.reshape(n, t)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    t=st.integers(1, 9),
+    n_short=st.integers(0, 8),
+    level=st.sampled_from([0.0, 1e6]),
+    seed=st.integers(0, 10**6),
+)
+def test_the_closed_form_of_equal_weights_is_the_general_fit(
+    n: int, t: int, n_short: int, level: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    outcome = rng.normal(size=(n, t)) + level
+    used = np.ones((n, t), dtype=bool)
+    used[: min(n, n_short)] = rng.random(t) < 0.6
+    used = used[rng.permutation(n)]
+    general = two_way_fit(outcome, used.astype(float))
+    np.testing.assert_allclose(equal_two_way_fit(outcome, used), general, rtol=0, atol=1e-13 * (1.0 + level))
+    unread = np.where(used, outcome, np.nan)
+    np.testing.assert_allclose(equal_two_way_fit(unread, used), general, rtol=0, atol=1e-13 * (1.0 + level))
 
 
 def att(panel: Panel, counterfactual: Floats) -> float:
