@@ -36,7 +36,7 @@ _GAP_PER_TOLERANCE = 10.0
 # Singular values below this share of the largest do not count towards the rank of L.
 _RANK_SHARE = 1e-3
 # How many past differences the acceleration combines.
-_WINDOW = 12
+_WINDOW = 6
 # Numbers held per cell and problem, mostly that history, and the memory that problems solved together may take: small
 # problems share the interpreter's overhead, large ones the processor's cache with nobody.
 _NUMBERS_PER_CELL = 36
