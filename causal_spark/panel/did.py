@@ -49,7 +49,7 @@ def did_cost(size: PanelSize, options: DidOptions = _DEFAULTS, tune: bool = True
 
 def require_targets(panel: Panel) -> None:
     """Raise NoTreatedCellsError unless some treated cell is observed."""
-    if not panel.target_cells.any():
+    if not np.count_nonzero(panel.target_cells):
         raise NoTreatedCellsError(
             "No observed cell is treated.", "Check the treatment column, or drop this group from the run."
         )
@@ -57,7 +57,7 @@ def require_targets(panel: Panel) -> None:
 
 def require_identified(panel: Panel, counterfactual: Floats) -> None:
     """Raise NotIdentifiedError unless some target cell has a prediction."""
-    if not np.isfinite(counterfactual[panel.target_cells]).any():
+    if not np.count_nonzero(np.isfinite(counterfactual) & panel.target_cells):
         raise NotIdentifiedError(
             "No treated cell can be predicted: none has both a period in which other units are untreated and a unit "
             "with untreated periods, linked through control cells.",

@@ -16,6 +16,7 @@ cancellation from a matrix of the size of the rows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +102,8 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: boo
     M = A - b[:, None]
     if intercept:
         M = _contrasts(M)
-    largest = float(np.abs(M).max(initial=0.0))
-    if not (np.isfinite(largest) and np.isfinite(eta)):
+    largest = float(np.maximum.reduce(np.abs(M), axis=None, initial=0.0))
+    if not (math.isfinite(largest) and math.isfinite(eta)):
         raise SolverError("Weights cannot be fitted to values that are not finite.", "Look for overflow in outcomes.")
     if n == 1 or largest == 0.0:
         return SimplexFit(np.full(n, 1.0 / n), 0.0)
@@ -111,9 +112,10 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: boo
     typical = float(np.sort(norms)[n // 2])
     if typical < _ROUNDING_ONLY:
         typical = float(norms.mean())
-    M /= np.sqrt(typical)
+    M /= math.sqrt(typical)
     ridge = max(eta / largest / largest / typical, RIDGE_FLOOR)
-    B = np.vstack([M, np.ones(n)])
+    B = np.ones((M.shape[0] + 1, n))
+    B[:-1] = M
     diagonal = norms / typical + 1.0 + ridge
     gram = None
     if n <= B.shape[0]:
@@ -124,12 +126,12 @@ def simplex_least_squares(A: Floats, b: Floats, eta: float = 0.0, intercept: boo
     support, z = _pivot(problem)
     x = np.zeros(n)
     x[support] = z
-    x /= x.sum()
+    x /= np.add.reduce(x)
     half_gradient = M.T @ (M @ x) + ridge * x
-    excess = float(((x @ half_gradient - half_gradient) / scale).max())
-    if not np.isfinite(excess):
+    excess = float(np.maximum.reduce((x @ half_gradient - half_gradient) / scale))
+    if not math.isfinite(excess):
         raise SolverError("The weights' least-squares problem broke down numerically.", "Rescale the outcomes.")
-    return SimplexFit(x, max(excess, 0.0) / np.sqrt(1.0 + ridge))
+    return SimplexFit(x, max(excess, 0.0) / math.sqrt(1.0 + ridge))
 
 
 def _contrasts(M: Floats) -> Floats:
@@ -139,8 +141,8 @@ def _contrasts(M: Floats) -> Floats:
     last axis.
     """
     m = M.shape[0]
-    centred = M - M.sum(axis=0) / m
-    v = np.full(m, 1.0 / np.sqrt(m))
+    centred = M - np.add.reduce(M, axis=0) / m
+    v = np.full(m, 1.0 / math.sqrt(m))
     v[-1] += 1.0
     return np.asarray(centred - v[:, None] * (v @ centred / v[-1]))[:-1]
 
@@ -221,8 +223,8 @@ def _solve(problem: _Problem, support: Ints) -> _Point:
         y = _dual_solution(_ridged(B_S @ B_S.T, eta))
         if y is not None:
             q = B.T @ y
-            largest = float(np.abs(q).max())
-            if float(np.abs(y).max()) < _CANCELLATION * largest:
+            largest = float(np.maximum.reduce(np.abs(q)))
+            if np.maximum.reduce(np.abs(y)) < _CANCELLATION * largest:
                 return _Point(support, q[support], -eta * q, np.full(n, eta * 1e-12 * largest))
     else:
         if problem.gram is not None:
@@ -233,7 +235,7 @@ def _solve(problem: _Problem, support: Ints) -> _Point:
         z = _primal_solution(problem, support, K)
         if z is not None:
             slack = B.T @ (B @ z) - 1.0
-            tolerance = problem.rounding * np.sqrt(max(float(np.abs(z).sum()), 1.0))
+            tolerance = problem.rounding * math.sqrt(max(float(np.add.reduce(np.abs(z))), 1.0))
             return _Point(support, z[support], slack, tolerance)
     z, short = _decomposed_solution(B[:, support], eta)
     return _Point(support, z, -(B.T @ short), problem.rounding)
@@ -268,7 +270,7 @@ def _dual_solution(K: Floats) -> Floats | None:
 
 def _is_poor(factor: Floats, K: Floats) -> bool:
     pivots = factor.diagonal()
-    return bool((pivots * pivots < _COLLINEAR * K.diagonal()).any())
+    return bool(np.count_nonzero(pivots * pivots < _COLLINEAR * K.diagonal()))
 
 
 def _decomposed_solution(B_S: Floats, eta: float) -> tuple[Floats, Floats]:

@@ -92,26 +92,26 @@ def _block_fit(outcome: Floats, used: Bools) -> Floats | None:
     the others the complete rows. These contrasts are orthogonal, so each column effect, less the mean over C, is a mean
     of what row means over C leave.
     """
-    complete: Bools = np.asarray(used.all(axis=1))
-    if complete.all():
-        common = complete[:0]
-        share = np.full(used.shape[1], 1.0 / used.shape[1])
-    else:
-        common = used[complete.argmin()]
-        n_common = np.count_nonzero(common)
-        if not n_common or not complete.any() or np.count_nonzero(used[~complete] != common):
-            return None
-        share = common / n_common
     n_rows, n_columns = used.shape
+    complete: Bools = np.logical_and.reduce(used, axis=1)
+    n_complete = np.count_nonzero(complete)
+    common = used[complete.argmin()]
+    n_common = np.count_nonzero(common)
+    if not (n_complete and n_common) or np.count_nonzero(used[~complete] != common):
+        return None
     over, by = np.empty((n_columns, 2)), np.empty((2, n_rows))
-    over[:, 0], over[:, 1] = share, 1.0 / n_columns
-    level, overall = (outcome @ over).T
-    by[0], by[1] = 1.0 / n_rows, complete / np.count_nonzero(complete)
-    means = by @ outcome - (by @ level)[:, None]
-    columns = np.where(common, means[0], means[1]) if common.size else means[0]
-    rows = level + np.where(complete, overall - level - columns.mean(), 0.0)
+    over[:, 0], over[:, 1] = common, 1.0
+    by[0], by[1] = 1.0, complete
+    sums = outcome @ over
+    level, overall = sums[:, 0] / n_common, sums[:, 1] / n_columns
+    means = by @ outcome
+    means -= (by @ level)[:, None]
+    columns = np.where(common, means[0] / n_rows, means[1] / n_complete)
+    rows = level + complete * (overall - level - np.add.reduce(columns) / n_columns)
     # Unused cells enter with weight 0, which does no harm unless they are NaN or overflow.
-    return rows[:, None] + columns if np.isfinite(rows).all() and np.isfinite(columns).all() else None
+    if np.count_nonzero(np.isfinite(rows)) < n_rows or np.count_nonzero(np.isfinite(columns)) < n_columns:
+        return None
+    return np.asarray(rows[:, None] + columns)
 
 
 def _fit_tall(outcomes: Floats, weights: Floats) -> Floats:
