@@ -34,6 +34,42 @@ def test_every_table_has_rows_for_every_group_and_estimator(local: dict[str, pd.
     assert (local["effects"]["estimate"] - 1).abs().max() < 0.6
 
 
+DAYS = pd.to_datetime("2021-03-26") + pd.to_timedelta(FRAME["year"] - 2000, "D")
+TIMES = {
+    "date": DAYS.dt.date,
+    "timestamp without zone": DAYS,
+    "timestamp in UTC": DAYS.dt.tz_localize("UTC"),
+    # The clock goes forward on the third day: steps of 24 and 23 hours.
+    "timestamp across daylight saving": DAYS.dt.tz_localize("Europe/Berlin"),
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_time_can_be_a_date_or_a_timestamp(local: dict[str, pd.DataFrame], kind: str) -> None:
+    found = tables_of(PanelEffects(ESTIMATORS, seed=5).fit(FRAME.assign(year=TIMES[kind]), groups=["region"], **ROLES))
+    for table in ("effects", "variances", "event_study"):
+        expected = local[table].drop(columns="seconds", errors="ignore")
+        pd.testing.assert_frame_equal(found[table].drop(columns="seconds", errors="ignore"), expected)
+    assert found["failures"].empty
+    assert found["cells"]["time"].str.match(r"2021-0[34]-\d\d").all()
+
+
+@pytest.mark.spark
+def test_timestamps_on_spark_give_the_bits_of_pandas_and_gaps_are_warned_of(spark: SparkSession) -> None:
+    gappy = FRAME.assign(year=TIMES["timestamp in UTC"] + pd.to_timedelta((FRAME["year"] > 2004) * 2, "D"))
+    job = PanelEffects(["did", "sdid"], seed=5)
+    expected = tables_of(job.fit(gappy, groups=["region"], **ROLES))
+    result = job.fit(spark.createDataFrame(gappy), groups=["region"], **ROLES)
+    found = tables_of(result)
+    result.close()
+    for table in ("effects", "cells", "failures"):
+        without = {"columns": "seconds", "errors": "ignore"}
+        pd.testing.assert_frame_equal(found[table].drop(**without), expected[table].drop(**without))
+    assert set(found["failures"]["error_class"]) == {"UnevenPeriods"}
+    assert set(found["failures"]["kind"]) == {"warned"}
+    assert len(found["failures"]) == 3
+
+
 WANTED = {
     "good": {"did", "sc", "sdid"},
     "missing_null": {"did", "sc", "sdid"},

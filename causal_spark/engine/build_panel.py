@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from causal_spark.engine.memory import UNMEASURED_BYTES, panel_memory, too_large
+from causal_spark.engine.memory import limit_for, panel_memory, too_large
 from causal_spark.errors import (
     CovariateValueError,
     DuplicateCellError,
@@ -20,12 +20,13 @@ from causal_spark.panel.labels import label
 from causal_spark.panel.types import Panel, PanelSize
 
 
-def build_panel(rows: pa.Table, memory_limit: int = UNMEASURED_BYTES) -> Panel:
+def build_panel(rows: pa.Table, memory_limit: int | None = None) -> Panel:
     """Arrays of one panel from its long rows (columns ``_unit, _time, _outcome, _treatment, _covariate_*``).
 
     Periods are sorted by label, units by what their rows hold (`_content_order`), so that names of units have no part
     in any result. Cells without a row are unobserved and untreated; NULL and NaN outcomes are unobserved.
-    memory_limit: bytes that may be used. Raises a `GroupError` naming the offending unit and time, or the size.
+    memory_limit: bytes that may be used, None: see `limit_for`. Raises a `GroupError` naming the offending unit and
+    time, or the size.
     """
     units, unit_codes = _codes(rows["_unit"], "unit")
     times, time_codes = _codes(rows["_time"], "time")
@@ -33,8 +34,9 @@ def build_panel(rows: pa.Table, memory_limit: int = UNMEASURED_BYTES) -> Panel:
     names = [name for name in rows.column_names if name.startswith("_covariate_")]
     size = PanelSize(n_units, n_periods, 0, 0)
     needed = panel_memory(size, len(rows), len(names), {}, 0).base
-    if needed > memory_limit:
-        raise too_large(f"Arranging {len(rows)} rows", needed, size, memory_limit)
+    limit = limit_for(needed, memory_limit)
+    if needed > limit:
+        raise too_large(f"Arranging {len(rows)} rows", needed, size, limit)
     cell = unit_codes * n_periods + time_codes
 
     def where(row: int) -> str:

@@ -24,8 +24,7 @@ from causal_spark.panel.types import PanelSize
 GIB = 2**30
 #: No worker has less to spare, so needs below this are not compared with anything.
 SAFE_BYTES = GIB // 2
-#: What a panel may need whose size was thought safe before its distinct periods were known. A panel that has less than
-#: half of its units in its periods on average goes beyond.
+#: What a panel may need without a measurement, when its size was thought safe before its distinct periods were known.
 UNMEASURED_BYTES = 2 * SAFE_BYTES
 #: Share of what is free that is used: the other tasks' JVM and the page cache grow meanwhile.
 _SHARE = 0.8
@@ -212,6 +211,18 @@ def task_bytes(spark: SparkSession | None, n_groups: int) -> int | None:
         if row["free"] is not None
     ]
     return min(shares, default=None)
+
+
+def limit_for(needed: int, given: int | None) -> int:
+    """Bytes that may be used by what needs so many, in the task that is to do it.
+
+    given: the limit found before the run; None when every group was thought small then. What turns out larger, as a
+    panel with most of its cells missing does, may use this task's share of what is free on the spot.
+    """
+    if given is not None or needed <= UNMEASURED_BYTES:
+        return UNMEASURED_BYTES if given is None else given
+    free = free_bytes()
+    return max(UNMEASURED_BYTES, 0 if free is None else int(_SHARE * free) // _n_cores())
 
 
 def memory_limit(spark: SparkSession | None, given: int | None, needs: Sequence[GroupMemory]) -> int | None:

@@ -6,6 +6,7 @@ generator packs Arrow batches of a Spark task and those of a pandas frame.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from causal_spark.engine.keys import group_id
 from causal_spark.engine.work import Group, InputColumns, Work
 
 CHUNK_ROWS = 100_000
+# What NULLs of these types are overwritten with before hashing; 0 will do for all others.
+_ZEROS = {pa.date32(): dt.date(1970, 1, 1), pa.timestamp("us", tz="UTC"): dt.datetime(1970, 1, 1, tzinfo=dt.UTC)}
 
 
 def packed_fields(work: Work) -> list[tuple[str, str]]:
@@ -61,7 +64,7 @@ def _digest(table: pa.Table, columns: InputColumns) -> str:
         if column.type == "STRING":
             running.update("\x00".join(value or "" for value in array.to_pylist()).encode())
         else:
-            filled = pc.fill_null(array, pa.scalar(0, pa.int32()).cast(array.type))
+            filled = pc.fill_null(array, _ZEROS.get(array.type, 0))
             running.update(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes())
     return running.hexdigest()
 

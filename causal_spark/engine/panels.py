@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from causal_spark.engine.build_panel import build_panel
 from causal_spark.engine.keys import seed_for
-from causal_spark.engine.memory import UNMEASURED_BYTES, GroupMemory, panel_memory, too_large
+from causal_spark.engine.memory import GroupMemory, limit_for, panel_memory, too_large
 from causal_spark.engine.periods import uneven_periods
 from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Row
 from causal_spark.errors import DeclinedError, GroupError, NoEstimatorError, SolverError
@@ -135,7 +135,7 @@ class PanelWork:
 
     def _panel_memory(self, size: PanelSize, n_rows: int, key: Mapping[str, Any]) -> GroupMemory:
         n_covariates = sum(column.name.startswith("_covariate_") for column in self.columns.values)
-        arrays = {task.name: ESTIMATORS[task.name].arrays for task in self.estimators if task.wants(key)}
+        arrays = {task.name: ESTIMATORS[task.name].arrays(task.options) for task in self.estimators if task.wants(key)}
         n_cell_rows = {"none": 0, "treated": size.n_treated_cells, "all": n_rows}[self.cells]
         return panel_memory(size, n_rows, n_covariates, arrays, n_cell_rows)
 
@@ -150,9 +150,8 @@ class PanelWork:
     def run(self, group: Group) -> GroupResult:
         """All estimators and variances on one panel; what cannot be estimated becomes a failure with a hint."""
         result = GroupResult({name: [] for name in self.tables})
-        limit = UNMEASURED_BYTES if self.memory_limit is None else self.memory_limit
         try:
-            panel = build_panel(group.rows, limit)
+            panel = build_panel(group.rows, self.memory_limit)
             if not any(task.wants(group.key) for task in self.estimators):
                 raise NoEstimatorError("No estimator is asked for here.", "Widen `where`, or drop the group.")
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
@@ -164,6 +163,7 @@ class PanelWork:
         for task in self.estimators:
             if not task.wants(group.key):
                 continue
+            limit = limit_for(needs[task.name], self.memory_limit)
             if needs[task.name] > limit:
                 why = too_large(f"Estimator {task.name}", needs[task.name], size, limit)
                 result.failures.append(_failure("estimate", task.name, why))

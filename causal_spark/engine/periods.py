@@ -31,11 +31,11 @@ def uneven_periods(periods: NDArray[Any]) -> Notice | None:
     irregular = (share > IRREGULAR) | (share < 1.0 / IRREGULAR)
     if not irregular.any():
         return None
-    longest = int(np.argmax(share))
+    odd = int(np.argmax(np.abs(np.log(share))))
     return Notice(
         "UnevenPeriods",
         f"{int(irregular.sum())} of {len(steps)} steps between neighbouring periods differ from the usual one; the "
-        f"longest, from {label(periods[longest])} to {label(periods[longest + 1])}, is {share[longest]:.3g} times the "
-        "median step. Distances in time count periods, not the time between them.",
+        f"oddest, from {label(periods[odd])} to {label(periods[odd + 1])}, is {share[odd]:.3g} times the median step. "
+        "Distances in time count periods, not the time between them.",
         "Add rows with a NULL outcome for the missing periods if they should count, or aggregate time to even periods.",
     )

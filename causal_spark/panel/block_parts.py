@@ -138,9 +138,9 @@ class _Dropped:
         """Why no block of the panel can be fitted."""
         best = f"the best keeps {_percent(self._best_share)}" if self._best_share else "none keeps anything"
         return MissingCellsError(
-            f"{_count(int(self._missing.sum()), 'cell')} of {_count(int(self._missing.any(axis=1).sum()), 'unit')} "
-            f"needed without gaps are missing, and no balanced part keeps {_percent(self._min_share)} of the observed "
-            f"cells: {best}.",
+            f"Missing where none may be: {_count(int(self._missing.sum()), 'cell')} of "
+            f"{_count(int(self._missing.any(axis=1).sum()), 'unit')}. No balanced part keeps "
+            f"{_percent(self._min_share)} of the observed cells: {best}.",
             "Use did, mc or dwcp, which take missing cells, leave out the units or periods with most gaps, or lower "
             "min_balanced_share.",
         )
@@ -169,9 +169,9 @@ class _Dropped:
         if left_out:
             message += f" Left out{among}: {'; '.join(left_out)}."
         if self._n_unfitted:
+            least = f"less than {_percent(self._min_share)}" if self._min_share else "nothing"
             message += (
-                f" {self._n_unfitted} of {self._n_blocks} cohorts or windows would keep less than "
-                f"{_percent(self._min_share)} and have no prediction."
+                f" {self._n_unfitted} of {self._n_blocks} cohorts or windows would keep {least} and have no prediction."
             )
         if self._n_lost:
             message += (

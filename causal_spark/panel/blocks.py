@@ -78,8 +78,8 @@ class Block:
 
     def _solve(self, A: Floats, b: Floats, zeta: float, intercept: bool) -> SimplexFit:
         largest = max(np.maximum.reduce(np.abs(A), axis=None), np.maximum.reduce(np.abs(b)))
-        rounding = _ROUNDING * float(largest)
-        return simplex_least_squares(A, b, A.shape[0] * max(zeta, rounding) ** 2, intercept)
+        ridge = max(zeta, _ROUNDING * float(largest))
+        return simplex_least_squares(A, b, A.shape[0] * ridge * ridge, intercept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from causal_spark.errors import GroupError, NoTreatedCellsError, SolverError, To
 from causal_spark.panel.event_study import event_study
 from causal_spark.panel.inference import VarianceEstimate
 from causal_spark.panel.summary import att
-from causal_spark.panel.types import EstimatorFunction, Floats, Ints, Panel, PanelSize, Penalties
+from causal_spark.panel.types import Bools, EstimatorFunction, Floats, Ints, Panel, PanelSize, Penalties
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,13 +85,24 @@ def placebo_assignments(panel: Panel, options: PlaceboOptions, seed: int) -> Int
             f"there are {controls.size} and {treated_rows.size}.",
             "Add untreated units, or leave the placebo variance out.",
         )
-    groups = _same_treatment(panel.treated[treated_rows])
+    groups = _same_treatment(_lasting_treatment(panel))
     n_distinct = _count(controls.size, [group.size for group in groups])
     if n_distinct <= options.replicates:
         chosen = np.array(list(_all_assignments(controls.size, groups, treated_rows.size)), dtype=np.intp)
     else:
         chosen = _draws(controls.size, groups, treated_rows.size, options.replicates, seed)
     return np.asarray(controls[chosen])
+
+
+def _lasting_treatment(panel: Panel) -> Bools:
+    """(n_treated_units, n_periods): rows of W of ever-treated units, carried forward over cells that are not observed.
+
+    A unit without a row in some treated period has W = 0 there, but a stand-in that is observed has to be treated.
+    """
+    treated, observed = panel.treated[panel.ever_treated].copy(), panel.observed[panel.ever_treated]
+    for t in range(1, panel.n_periods):
+        treated[:, t] |= ~observed[:, t] & treated[:, t - 1]
+    return treated
 
 
 def _stand_ins(panel: Panel) -> Ints:
@@ -118,7 +129,7 @@ def placebo_errors(
     A replicate the estimator declines would bias the variance if dropped, so the first error's class is raised with the
     number of replicates that failed.
     """
-    treatment = panel.treated[panel.ever_treated]
+    treatment = _lasting_treatment(panel)
     controls = np.flatnonzero(~panel.ever_treated)
     untreated = panel.take_units(controls)
     event_time = _event_times(panel)

@@ -11,7 +11,7 @@ from causal_spark.panel.did import DidOptions, did, did_cost
 from causal_spark.panel.difp import DifpOptions, difp, difp_cost
 from causal_spark.panel.dwcp import DwcpOptions, dwcp, dwcp_cost
 from causal_spark.panel.inference import VarianceEstimate
-from causal_spark.panel.mc import McOptions, mc, mc_cost
+from causal_spark.panel.mc import McOptions, mc, mc_arrays, mc_cost
 from causal_spark.panel.placebo import (
     PlaceboOptions,
     placebo_assignments,
@@ -28,15 +28,15 @@ from causal_spark.panel.types import CostFunction, EstimatorFunction, Fit, Panel
 class EstimatorDefinition:
     """An estimator: its function, its options' class, what it costs in time and memory, and a line for people.
 
-    arrays: float64 arrays of the panel's shape that a fit, tuning and placebos included, holds at its peak beyond the
-    panel itself. Measured as peak resident memory between 0.4 and 4 million cells, and rounded up.
+    arrays: options -> float64 arrays of the panel's shape that a fit, tuning and placebos included, holds at its peak
+    beyond the panel itself. Measured as peak resident memory between 0.4 and 4 million cells, and rounded up.
     """
 
     name: str
     fit: EstimatorFunction
     options: type[Any]
     cost: CostFunction
-    arrays: float
+    arrays: Callable[[Any], float]
     description: str
 
 
@@ -77,13 +77,21 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
     {
         definition.name: definition
         for definition in (
-            EstimatorDefinition("did", did, DidOptions, did_cost, 16.0, "Difference-in-differences by imputation."),
-            EstimatorDefinition("sc", sc, ScOptions, sc_cost, 11.0, "Synthetic control, no intercept."),
-            EstimatorDefinition("difp", difp, DifpOptions, difp_cost, 11.0, "Synthetic control with an intercept."),
-            EstimatorDefinition("mc", mc, McOptions, mc_cost, 100.0, "Matrix completion with nuclear norm (MC-NNM)."),
-            EstimatorDefinition("sdid", sdid, SdidOptions, sdid_cost, 12.0, "Synthetic difference-in-differences."),
             EstimatorDefinition(
-                "dwcp", dwcp, DwcpOptions, dwcp_cost, 65.0, "Doubly weighted causal panel estimator (TROP)."
+                "did", did, DidOptions, did_cost, lambda _: 16.0, "Difference-in-differences by imputation."
+            ),
+            EstimatorDefinition("sc", sc, ScOptions, sc_cost, lambda _: 11.0, "Synthetic control, no intercept."),
+            EstimatorDefinition(
+                "difp", difp, DifpOptions, difp_cost, lambda _: 11.0, "Synthetic control with an intercept."
+            ),
+            EstimatorDefinition(
+                "mc", mc, McOptions, mc_cost, mc_arrays, "Matrix completion with nuclear norm (MC-NNM)."
+            ),
+            EstimatorDefinition(
+                "sdid", sdid, SdidOptions, sdid_cost, lambda _: 12.0, "Synthetic difference-in-differences."
+            ),
+            EstimatorDefinition(
+                "dwcp", dwcp, DwcpOptions, dwcp_cost, lambda _: 65.0, "Doubly weighted causal panel estimator (TROP)."
             ),
         )
     }

@@ -66,7 +66,8 @@ def two_way_fit(outcomes: Floats, weights: Floats) -> Floats:
 
     outcomes: (..., n_units, n_periods), several outcomes sharing one set of weights; read where weights > 0 only.
     weights: (n_units, n_periods), finite and >= 0.
-    Raises SolverError when the weights span more than double precision can resolve.
+    Raises SolverError when the weights span more than double precision can resolve, or outcomes are so large that their
+    sums overflow.
     """
     stack = outcomes.reshape(-1, *outcomes.shape[-2:])
     if weights.shape[0] < weights.shape[1]:
@@ -102,13 +103,14 @@ def _block_fit(outcome: Floats, used: Bools) -> Floats | None:
     over, by = np.empty((n_columns, 2)), np.empty((2, n_rows))
     over[:, 0], over[:, 1] = common, 1.0
     by[0], by[1] = 1.0, complete
-    sums = outcome @ over
-    level, overall = sums[:, 0] / n_common, sums[:, 1] / n_columns
-    means = by @ outcome
-    means -= (by @ level)[:, None]
-    columns = np.where(common, means[0] / n_rows, means[1] / n_complete)
-    rows = level + complete * (overall - level - np.add.reduce(columns) / n_columns)
     # Unused cells enter with weight 0, which does no harm unless they are NaN or overflow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = outcome @ over
+        level, overall = sums[:, 0] / n_common, sums[:, 1] / n_columns
+        means = by @ outcome
+        means -= (by @ level)[:, None]
+        columns = np.where(common, means[0] / n_rows, means[1] / n_complete)
+        rows = level + complete * (overall - level - np.add.reduce(columns) / n_columns)
     if np.count_nonzero(np.isfinite(rows)) < n_rows or np.count_nonzero(np.isfinite(columns)) < n_columns:
         return None
     return np.asarray(rows[:, None] + columns)
@@ -128,7 +130,10 @@ def _fit_tall(outcomes: Floats, weights: Floats) -> Floats:
     for _ in range(2):  # the second pass is one step of iterative refinement
         residual = np.where(used, filled - row_effects[:, :, None] - column_effects[:, None, :], 0.0)
         centred = np.where(used, residual - np.einsum("kit,it->ki", residual, share)[:, :, None], 0.0)
-        step = solve(np.einsum("kit,it->kt", centred, weights))
+        right = np.einsum("kit,it->kt", centred, weights)
+        if not np.isfinite(right).all():
+            raise SolverError("Sums of outcomes overflow.", "Rescale the outcome: it is near the largest double.")
+        step = solve(right)
         column_effects += step
         row_effects += np.einsum("kit,it->ki", residual - step[:, None, :], share)
     fitted = row_effects[:, :, None] + column_effects[:, None, :]

@@ -11,7 +11,18 @@ import pytest
 from causal_spark import PanelEffects
 from causal_spark.engine import memory
 from causal_spark.engine.columns import PanelRoles
-from causal_spark.engine.memory import GIB, SAFE_BYTES, GroupMemory, free_bytes, memory_limit, task_bytes, tasks_at_once
+from causal_spark.engine import memory
+from causal_spark.engine.memory import (
+    GIB,
+    SAFE_BYTES,
+    UNMEASURED_BYTES,
+    GroupMemory,
+    free_bytes,
+    limit_for,
+    memory_limit,
+    task_bytes,
+    tasks_at_once,
+)
 from causal_spark.engine.panels import PanelWork
 from causal_spark.engine.work import GroupSize
 from causal_spark.panel.registry import ESTIMATORS
@@ -80,7 +91,9 @@ def test_predicted_needs_hold_the_measured_peak_and_are_not_far_above(
 def test_needs_grow_with_cells_covariates_and_rows_to_show() -> None:
     small, large = (work_for(["did", "mc"]).memory(size_of(100 * k, 50)) for k in (1, 2))
     assert large.base == 2 * small.base
-    assert small.estimators["mc"] > 4 * small.estimators["did"]
+    assert small.estimators["mc"] > 3 * small.estimators["did"]
+    many_folds = work_for([{"name": "mc", "n_folds": 20}]).memory(size_of(100, 50))
+    assert many_folds.estimators["mc"] > 2 * small.estimators["mc"]
     shown = work_for(["did", "sc"], cells="all").memory(size_of(100, 50))
     assert shown.estimators["sc"] > shown.estimators["did"] > small.estimators["did"]
     plain, adjusted = (PanelRoles(**ROLES, covariates=covariates) for covariates in ([], ["x"]))
@@ -179,3 +192,22 @@ def test_workers_tell_what_a_task_may_use_and_share_it(spark: object) -> None:
     assert free is not None
     assert 0.5 * free < alone < free
     assert 0.35 * alone < shared < 0.65 * alone
+
+
+@pytest.mark.parametrize(
+    ("needed", "given", "free", "expected"),
+    [
+        (GIB // 4, None, 0, UNMEASURED_BYTES),
+        (3 * GIB, None, 100 * GIB, 80 * GIB // 4),
+        (3 * GIB, None, GIB // 8, UNMEASURED_BYTES),
+        (3 * GIB, None, None, UNMEASURED_BYTES),
+        (3 * GIB, 5, 100 * GIB, 5),
+    ],
+    ids=["small", "sparse panel", "little left", "nothing tells", "given"],
+)
+def test_what_turns_out_larger_than_planned_may_use_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, needed: int, given: int | None, free: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    monkeypatch.setattr(memory, "_n_cores", lambda: 4)
+    assert limit_for(needed, given) == expected

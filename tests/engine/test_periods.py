@@ -45,6 +45,7 @@ def test_periods_of_a_calendar_are_even(periods: np.ndarray[Any, Any]) -> None:
         (np.array([2000, 2001, 2002, 2012, 2013]), ["1 of 4 steps", "from 2002 to 2012", "10 times"]),
         (np.array([0, 10, 20, 21, 31]), ["1 of 4 steps"]),
         (np.array([1, 3, 4]), ["1 of 2 steps"]),
+        (np.array([0, 2, 4, 5]), ["1 of 3 steps", "from 4 to 5", "0.5 times"]),
         (np.array([-(2**63), -(2**63) + 1, -(2**63) + 2, 2**63 - 1]), ["1 of 3 steps", f"to {2**63 - 1}"]),
         (dates("2024-01-01", 60, "B"), ["11 of 59 steps", "from 2024-01-05 to 2024-01-08", "3 times"]),
         (
@@ -53,7 +54,7 @@ def test_periods_of_a_calendar_are_even(periods: np.ndarray[Any, Any]) -> None:
         ),
     ],
 )
-def test_gaps_are_counted_and_the_longest_is_named(periods: np.ndarray[Any, Any], says: list[str]) -> None:
+def test_gaps_are_counted_and_the_oddest_is_named(periods: np.ndarray[Any, Any], says: list[str]) -> None:
     notice = uneven_periods(periods)
     assert notice is not None
     assert "NULL outcome" in notice.hint

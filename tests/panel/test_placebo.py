@@ -90,6 +90,20 @@ def test_units_without_outcomes_where_they_matter_do_not_stand_in(seen):
     assert standard_error(gappy, "sdid").n_replicates == 7
 
 
+@pytest.mark.parametrize("name", ["did", "sc", "sdid"])
+@pytest.mark.parametrize("starts", [(6,), (5, 6)])
+def test_a_treated_unit_without_a_row_counts_as_one_whose_outcome_is_missing(name, starts):
+    panel = staggered_panel(9, 9, starts, seed=4)
+    outcome = panel.outcome.copy()
+    outcome[-1, 7] = np.nan
+    no_outcome, treated = panel_of(outcome, panel.treated), panel.treated.copy()
+    treated[-1, 7] = False
+    no_row = panel_of(outcome, treated)
+    found, expected = standard_error(no_row, name), standard_error(no_outcome, name)
+    assert found.std_error == expected.std_error
+    assert found.event_std_errors == expected.event_std_errors
+
+
 def test_many_assignments_are_drawn_distinct_and_extend_each_other():
     panel = staggered_panel(20, 9, (5, 5, 6))
     few = placebo_assignments(panel, PlaceboOptions(replicates=50), seed=3)

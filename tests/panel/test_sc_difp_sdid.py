@@ -14,6 +14,7 @@ from causal_spark.errors import (
 )
 from causal_spark.panel.cohorts import read_cohorts
 from causal_spark.panel.difp import DifpOptions, difp
+from causal_spark.panel.registry import ESTIMATORS
 from causal_spark.panel.sc import ScOptions, sc
 from causal_spark.panel.sdid import SdidOptions, sdid
 from causal_spark.panel.summary import att, effect_cells, summarise
@@ -316,3 +317,17 @@ def test_collinear_donors_give_a_finite_estimate_that_does_not_depend_on_their_o
 def test_options_out_of_range_name_their_field(options, field, value):
     with pytest.raises(ValueError, match=field):
         options(**{field: value})
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", ["did", "sc", "difp", "sdid"])
+@pytest.mark.parametrize("outcome", [np.full((6, 7), 1e300), np.arange(42.0).reshape(6, 7) * 4e306])
+def test_outcomes_near_the_largest_double_give_a_number_or_say_so(name, outcome):
+    definition = ESTIMATORS[name]
+    panel = panel_of(outcome, treated_from(6, 7, [5]))
+    try:
+        fit = definition.fit(panel, definition.options(), None, 0)
+    except SolverError as error:
+        assert "escale" in error.hint or "overflow" in error.hint
+    else:
+        np.testing.assert_allclose(fit.counterfactual[-1], outcome[-1], rtol=1e-9)
