@@ -11,7 +11,6 @@ import pytest
 from causal_spark import PanelEffects
 from causal_spark.engine import memory
 from causal_spark.engine.columns import PanelRoles
-from causal_spark.engine import memory
 from causal_spark.engine.memory import (
     GIB,
     SAFE_BYTES,

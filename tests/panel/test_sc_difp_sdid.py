@@ -321,13 +321,9 @@ def test_options_out_of_range_name_their_field(options, field, value):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", ["did", "sc", "difp", "sdid"])
-@pytest.mark.parametrize("outcome", [np.full((6, 7), 1e300), np.arange(42.0).reshape(6, 7) * 4e306])
-def test_outcomes_near_the_largest_double_give_a_number_or_say_so(name, outcome):
+def test_outcomes_too_large_to_add_up_are_refused_with_a_remedy(name):
     definition = ESTIMATORS[name]
-    panel = panel_of(outcome, treated_from(6, 7, [5]))
-    try:
-        fit = definition.fit(panel, definition.options(), None, 0)
-    except SolverError as error:
-        assert "escale" in error.hint or "overflow" in error.hint
-    else:
-        np.testing.assert_allclose(fit.counterfactual[-1], outcome[-1], rtol=1e-9)
+    panel = panel_of(np.arange(42.0).reshape(6, 7) * 4e306, treated_from(6, 7, [5]))
+    with pytest.raises(SolverError, match="overflow|not finite") as raised:
+        definition.fit(panel, definition.options(), None, 0)
+    assert raised.value.hint
