@@ -35,7 +35,7 @@ from causal_spark.errors import (
 )
 from causal_spark.lake.locations import Location, folder_address, output_location
 from causal_spark.lake.schemas import FAILURES, RUNS
-from causal_spark.lake.tables import ensure_tables
+from causal_spark.lake.tables import ensure_tables, few_rows
 from causal_spark.panel_effects import PanelEffects, PanelResult
 
 log = logging.getLogger("causal_spark")
@@ -106,7 +106,8 @@ def run_job(spark: SparkSession, config: PanelEffectsConfig, *, force: bool = Fa
         f"{_scratch_folder(config, output)}/{same or attempt}", attempt, take_over=not force and bool(same)
     )
     # What is wrong with the target shows before hours of estimation, not after.
-    ensure_tables(spark, output, (RUNS.name, FAILURES.name, *work.tables), contract_groups(work))
+    with few_rows(spark, 0):
+        ensure_tables(spark, output, (RUNS.name, FAILURES.name, *work.tables), contract_groups(work))
     run = run_on_spark(source.data, work, scratch)
     origin = Origin(identity, source.location, source.version or f"content:{run.summary.input_digest}")
     try:

@@ -20,7 +20,7 @@ from causal_spark.errors import TooManyFailuresError
 from causal_spark.lake.locations import Location
 from causal_spark.lake.runs import RunRecord, append_run, succeeded_run
 from causal_spark.lake.schemas import FAILURES, Column, group_columns
-from causal_spark.lake.tables import Commit, append_tables
+from causal_spark.lake.tables import Commit, append_tables, few_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,9 @@ def publish(
     accepted = fraction <= max_failed_fraction
     wanted = {name: frame for name, frame in frames.items() if accepted or name == FAILURES.name}
     commit = Commit(run_id, run_key, __version__)
-    append_tables(spark, location, wanted, summary.row_counts, contract_groups(work), commit)
+    n_rows = sum(summary.row_counts[name] for name in wanted)
+    with few_rows(spark, n_rows):
+        append_tables(spark, location, wanted, summary.row_counts, contract_groups(work), commit)
     record = RunRecord(
         run_id=run_id,
         run_key=run_key,
@@ -117,11 +119,12 @@ def publish(
         n_declined=summary.n_declined,
         n_failed=summary.n_failed,
         rows_read=summary.rows_read,
-        rows_written=sum(summary.row_counts[name] for name in wanted),
+        rows_written=n_rows,
         seconds_by_estimator=summary.seconds_json(),
         seed=work.seed,
     )
-    append_run(spark, location, record)
+    with few_rows(spark, 1):
+        append_run(spark, location, record)
     if not accepted:
         raise TooManyFailuresError(
             f"{summary.n_failed} of {summary.n_groups} groups failed, more than max_failed_fraction allows "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,7 +30,34 @@ _ATTEMPTS = 4
 #: Commits of other writers that may come between an append and its check.
 _HISTORY = 50
 
+#: Rows above which compiled plans are worth their compilation.
+_FEW_ROWS = 500_000
+_INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+
 Answer = TypeVar("Answer")
+
+
+@contextmanager
+def few_rows(spark: SparkSession, n_rows: int) -> Iterator[None]:
+    """Run plans over few rows without compiling them, which takes about half of a small Delta commit.
+
+    The session's settings are put back afterwards; a session that refuses them goes on as it is.
+    """
+    before: dict[str, str | None] = {}
+    if n_rows <= _FEW_ROWS:
+        with suppress(PySparkException):
+            for key, value in _INTERPRETED.items():
+                found = spark.conf.get(key, None)
+                spark.conf.set(key, value)
+                before[key] = found
+    try:
+        yield
+    finally:
+        for key, found in before.items():
+            if found is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, found)
 
 
 def create_statement(schema: TableSchema, place: Place) -> str:

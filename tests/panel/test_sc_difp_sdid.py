@@ -324,6 +324,6 @@ def test_options_out_of_range_name_their_field(options, field, value):
 def test_outcomes_too_large_to_add_up_are_refused_with_a_remedy(name):
     definition = ESTIMATORS[name]
     panel = panel_of(np.arange(42.0).reshape(6, 7) * 4e306, treated_from(6, 7, [5]))
-    with pytest.raises(SolverError, match="overflow|not finite") as raised:
+    with pytest.raises(SolverError, match=r"overflow|not finite") as raised:
         definition.fit(panel, definition.options(), None, 0)
     assert raised.value.hint
