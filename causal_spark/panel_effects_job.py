@@ -76,7 +76,8 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.write(describe(spark, config))
         else:
             written = run_job(spark, config, force=options.force)
-            sys.stdout.write(report(spark, written))
+            with few_rows(spark, _SHOWN):
+                sys.stdout.write(report(spark, written))
     except CausalSparkError as error:
         log.error("%s: %s", type(error).__name__, error)
         return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)

@@ -32,9 +32,16 @@ class Session:
 @pytest.mark.parametrize("before", [{}, {WHOLE_STAGE: "true", MODE: "CODEGEN_ONLY"}])
 def test_settings_are_put_back_also_after_an_error(before: dict[str, str]) -> None:
     session = Session(before)
-    with pytest.raises(ZeroDivisionError), few_rows(session, 5):  # type: ignore[arg-type]
-        assert session.settings == {WHOLE_STAGE: "false", MODE: "NO_CODEGEN"}
-        _ = 1 / 0
+
+    def commit() -> None:
+        with few_rows(session, 5):  # type: ignore[arg-type]
+            seen.append(dict(session.settings))
+            raise ZeroDivisionError
+
+    seen: list[dict[str, str]] = []
+    with pytest.raises(ZeroDivisionError):
+        commit()
+    assert seen == [{WHOLE_STAGE: "false", MODE: "NO_CODEGEN"}]
     assert session.settings == before
 
 
