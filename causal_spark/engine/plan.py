@@ -15,7 +15,7 @@ TASK_SECONDS = 2.0
 #: Bounds what one worker holds in memory at once.
 TASK_ROWS = 1_000_000
 #: How often a long run says where it is.
-WAVE_SECONDS = 40.0
+WAVE_SECONDS = 120.0
 MAX_WAVES = 20
 MAX_TASKS = 4096
 #: A group longer than this waits for the others; so many of them share a wave at least.

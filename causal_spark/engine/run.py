@@ -44,6 +44,8 @@ log = logging.getLogger("causal_spark")
 # Partition columns and a folder of the scratch area; the first two are reserved names of group columns.
 _WAVE, _ATTEMPT = RESERVED_PARTITIONS
 _PLANNED = "planned"
+# Reading all packed rows so many times costs less than writing them once more by wave.
+_WAVES_WITHOUT_LAYOUT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,7 @@ def _planned(packed: DataFrame, plan: Plan, scratch: Scratch) -> DataFrame:
         [(group.group_id, group.wave, group.task) for group in plan.groups], f"_group_id string, {_WAVE} int, _task int"
     )
     placed = packed.join(F.broadcast(places), "_group_id")
-    if len(plan.waves) <= 1:
+    if len(plan.waves) <= _WAVES_WITHOUT_LAYOUT:
         return placed
     path = f"{scratch.folder}/{_PLANNED}_{scratch.attempt}"
     placed.write.mode("overwrite").partitionBy(_WAVE).parquet(path)

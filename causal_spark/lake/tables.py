@@ -30,6 +30,7 @@ _ATTEMPTS = 4
 #: Commits of other writers that may come between an append and its check.
 _HISTORY = 50
 
+_ROWS_PER_FILE = 250_000
 #: Rows above which compiled plans are worth their compilation.
 _FEW_ROWS = 500_000
 _INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
@@ -193,7 +194,10 @@ def append_frames(
     places = {schema: location.table(schema.name) for schema in frames}
 
     def append(schema: TableSchema) -> None:
-        append_rows(places[schema], frames[schema].select(*[c.name for c in schema.all_columns]), commit)
+        rows = frames[schema].select(*[c.name for c in schema.all_columns])
+        # Staged rows come in a file per task: as many small ones in the table would cost writer and readers more.
+        n_files = -(-expected_rows[schema.name] // _ROWS_PER_FILE)
+        append_rows(places[schema], rows.coalesce(n_files), commit)
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda schema: ensure_table(spark, places[schema], schema), frames))
