@@ -11,6 +11,8 @@ from pyspark.sql import SparkSession
 
 from causal_spark import PanelEffects
 from causal_spark.engine import memory, panels
+from causal_spark.engine.pack import CHUNK_ROWS
+from causal_spark.engine.stage import PART_ROWS
 from causal_spark.errors import ConfigError, EmptyInputError, InputError
 from causal_spark.panel.registry import ESTIMATORS as REGISTRY
 from causal_spark.panel.types import Notice
@@ -68,6 +70,19 @@ def test_timestamps_on_spark_give_the_bits_of_pandas_and_gaps_are_warned_of(spar
     assert set(found["failures"]["error_class"]) == {"UnevenPeriods"}
     assert set(found["failures"]["kind"]) == {"warned"}
     assert len(found["failures"]) == 3
+
+
+@pytest.mark.spark
+def test_a_panel_of_several_chunks_and_parts_comes_through_spark_whole(spark: SparkSession) -> None:
+    frame = long_panel(210, 100, n_treated=2, seed=8)
+    assert len(frame) > max(2 * CHUNK_ROWS, PART_ROWS)
+    job = PanelEffects(["did", "sdid"], variances=[], cells="all")
+    result = job.fit(spark.createDataFrame(frame).repartition(5), **ROLES)
+    found, expected = tables_of(result), tables_of(job.fit(frame, **ROLES))
+    result.close()
+    assert len(found["cells"]) == 2 * len(frame)
+    for table in ("effects", "cells", "weights"):
+        pd.testing.assert_frame_equal(found[table], expected[table])
 
 
 WANTED = {

@@ -21,7 +21,7 @@ from causal_spark.engine.columns import ARROW_TYPES
 from causal_spark.engine.keys import group_id
 from causal_spark.engine.work import Group, InputColumns, Work
 
-CHUNK_ROWS = 100_000
+CHUNK_ROWS = 10_000
 # What NULLs of these types are overwritten with before hashing; 0 will do for all others.
 _ZEROS = {pa.date32(): dt.date(1970, 1, 1), pa.timestamp("us", tz="UTC"): dt.datetime(1970, 1, 1, tzinfo=dt.UTC)}
 

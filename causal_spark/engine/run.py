@@ -44,6 +44,8 @@ log = logging.getLogger("causal_spark")
 # Partition columns and a folder of the scratch area; the first two are reserved names of group columns.
 _WAVE, _ATTEMPT = RESERVED_PARTITIONS
 _PLANNED = "planned"
+# Spark's reader holds a whole row group of nested columns at once, decoded: at the usual 128 MiB that is gigabytes.
+_SMALL_ROW_GROUPS = {"parquet.block.size": str(16 * 2**20)}
 # Reading all packed rows so many times costs less than writing them once more by wave.
 _WAVES_WITHOUT_LAYOUT = 3
 
@@ -246,7 +248,7 @@ def _pack(data: DataFrame, work: Work, path: str) -> DataFrame:
     schema = _ddl(packed_fields(work))
     # Every value column takes part, so that rows alike in unit and time come in one order too.
     packed = rows.sortWithinPartitions(*keys, *columns.sorting).mapInArrow(packer, schema)
-    packed.write.mode("overwrite").parquet(path)
+    packed.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).parquet(path)
     return data.sparkSession.read.schema(schema).parquet(path)
 
 
@@ -283,7 +285,7 @@ def _planned(packed: DataFrame, plan: Plan, scratch: Scratch) -> DataFrame:
     if len(plan.waves) <= _WAVES_WITHOUT_LAYOUT:
         return placed
     path = f"{scratch.folder}/{_PLANNED}_{scratch.attempt}"
-    placed.write.mode("overwrite").partitionBy(_WAVE).parquet(path)
+    placed.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).partitionBy(_WAVE).parquet(path)
     return spark.read.schema(placed.schema).parquet(path)
 
 
@@ -300,7 +302,7 @@ def _run_wave(planned: DataFrame, work: Work, wave: Wave, path: str) -> None:
         .select(*columns)
         .mapInArrow(runner, _ddl(staged_fields(work)))
     )
-    rows.write.mode("overwrite").parquet(path)
+    rows.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).parquet(path)
 
 
 def _staged_before(spark: SparkSession, work: Work, plan: Plan, stage: str, scratch: Scratch) -> dict[int, str]:
