@@ -61,10 +61,12 @@ def test_the_plan_does_not_depend_on_the_order_of_groups() -> None:
 
 
 def test_many_long_groups_come_last_in_waves_that_fill_a_cluster() -> None:
-    plan = plan_of([60.0] * 300 + [1.0] * 50)
+    plan = plan_of([60.0] * 300 + [1.0] * 150)
     n_groups = [wave.n_groups for wave in plan.waves]
-    assert sum(n_groups[:2]) == 50
-    assert min(n_groups[2:]) >= 64
+    n_short = math.ceil(150 / WAVE_SECONDS)
+    assert sum(n_groups[:n_short]) == 150
+    assert len(n_groups) > n_short + 1
+    assert min(n_groups[n_short:]) >= 64
 
 
 @pytest.mark.parametrize("n_groups", [1, 2])
