@@ -25,15 +25,16 @@ import numpy as np
 from causal_spark.errors import UnsupportedCovariatesError
 from causal_spark.panel.did import require_identified, require_targets
 from causal_spark.panel.low_rank import low_rank_fit
+from causal_spark.panel.ridge_step import ProductWeights
 from causal_spark.panel.tuning import Triple, search, standardised
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells
 from causal_spark.panel.types import Bools, Fit, Floats, Ints, Panel, PanelSize, Penalties, TuningStep
 
-# exp(-650) is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
-_LARGEST_DECAY = 650.0
+# exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
+_LARGEST_DECAY = 325.0
 # Cells x weights that are in memory at once, and the most cells between two looks at the best score so far.
-_NUMBERS_AT_ONCE = 1_000_000
-_CELLS_AT_ONCE = 128
+_NUMBERS_AT_ONCE = 2_000_000
+_CELLS_AT_ONCE = 400
 # Below this e / (1 - h) loses digits, and the cell is left out by solving again.
 _CLOSED_FORM_MARGIN = 1e-3
 
@@ -149,30 +150,28 @@ class _Cells:
             predicted, remaining = self._closed_form(rows, columns, triple[0])
         for begin in range(0, remaining.size, self.chunk):
             part = remaining[begin : begin + self.chunk]
-            weights = self.weights(rows[part], columns[part], triple)
-            if math.isinf(triple[2]):
-                predicted[part] = _additive(self.outcome, weights, rows[part], columns[part])
-                continue
-            penalty = np.full(part.size, triple[2])
-            weighted = triple[0] > 0 or triple[1] > 0
+            cells = rows[part], columns[part]
+            weights = self.weights(*cells, triple)
             fits = low_rank_fit(
-                self.outcome, weights, penalty, (rows[part], columns[part]), tolerance, thorough=weighted
+                self.outcome, weights, np.full(part.size, triple[2]), targets=cells, tolerance=tolerance
             )
-            predicted[part] = fits.predictions_at(rows[part], columns[part])
+            predicted[part] = fits.predictions_at(*cells)
             rank = max(rank, int(fits.rank.max()))
             converged = converged and bool(fits.converged.all())
         return predicted, rank, converged
 
-    def weights(self, rows: Ints, columns: Ints, triple: Triple) -> Floats:
-        """(k, n_units, n_periods): theta omega (1 - W) of each target cell, the target itself left out."""
+    def weights(self, rows: Ints, columns: Ints, triple: Triple) -> ProductWeights:
+        """Theta omega (1 - W) of each target cell, the target itself left out."""
         time, unit, _ = triple
         periods = np.arange(self.outcome.shape[1])
-        decay = (time * np.abs(periods - columns[:, None]))[:, None, :]
-        if unit > 0:
-            decay = decay + (unit * self._distances(rows, columns))[:, :, None]
-        weights: Floats = self.mask * np.exp(-np.minimum(decay, _LARGEST_DECAY))
-        weights[np.arange(rows.size), rows, columns] = 0.0
-        return weights
+        decay = time * np.abs(periods - columns[:, None])
+        apart = unit * self._distances(rows, columns) if unit > 0 else np.zeros((rows.size, self.outcome.shape[0]))
+        return ProductWeights(
+            np.exp(-np.minimum(apart, _LARGEST_DECAY)),
+            np.exp(-np.minimum(decay, _LARGEST_DECAY)),
+            self.controls[None],
+            (rows, columns) if self.controls[rows, columns].any() else None,
+        )
 
     def _distances(self, rows: Ints, columns: Ints) -> Floats:
         """(k, n_units): d(j, i) with the target's own period left out."""

@@ -1,17 +1,16 @@
-"""Weighted two-way effects plus a low-rank part, many problems at once, solved to a certificate.
+"""Weighted two-way effects plus covariates and a low-rank part, many problems at once, solved to a certificate.
 
-    min over alpha, beta, L of  sum_it w_it (Y_it - alpha_i - beta_t - L_it)^2 + lambda ||L||_*,   w >= 0
+    min over alpha, beta, b, L of  sum_it w_it (Y_it - alpha_i - beta_t - X_it'b - L_it)^2 + lambda ||L||_*,   w >= 0
 
 Method: L = A B' turns the penalty into lambda/2 (|A|^2 + |B|^2), exactly so once A and B are wide enough (Srebro,
-Rennie, Jaakkola 2004). A sweep solves for A and both effects given B, then for B and both effects given A, in closed
-form and for all problems of the batch together; Anderson acceleration (type II) drives the sweeps. With equal weights
-it is quicker, and enough, to solve for the effects between half steps instead of within. The width starts near the
-number of singular values of the dual point at L = 0 that exceed lambda; it doubles where the certificate fails. Every
-problem starts cold: a low-rank warm start cannot rotate its range and sticks.
+Rennie, Jaakkola 2004). A sweep solves for A, both effects and b given B, then for B, both effects and b given A, in
+closed form and for all problems of the batch together; Anderson acceleration (type II) drives the sweeps. The width
+starts near the number of singular values of the dual point at L = 0 that exceed lambda; it doubles where the
+certificate fails. Every problem starts cold: a low-rank warm start cannot rotate its range and sticks.
 
-Certificate: with effects profiled out, the weighted residuals S = 2 w r have zero row and column sums; scaled to
-spectral norm at most lambda they are feasible in the dual, max <S, Y> - sum S^2 / (4 w), so the gap between the two
-objectives bounds the distance from the optimum whatever route led there.
+Certificate: with effects and b profiled out, the weighted residuals S = 2 w r have zero row and column sums and are
+orthogonal to X; scaled to spectral norm at most lambda they are feasible in the dual, max <S, Y> - sum S^2 / (4 w), so
+the gap between the two objectives bounds the distance from the optimum whatever route led there.
 """
 
 from __future__ import annotations
@@ -21,19 +20,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causal_spark.panel.anderson import Anderson
-from causal_spark.panel.ridge_step import half_step
+from causal_spark.panel.ridge_step import HalfStep, ProductWeights
 from causal_spark.panel.two_way import TwoWayOperator, unsolvable
 from causal_spark.panel.types import Bools, Floats, Ints
 
 _SPARE_WIDTH = 2
-# Numbers in the working array of a half step: enough to drown the interpreter's overhead, 12 MB at most.
-_BLOCK = 1_500_000
+# Numbers in the working arrays of a half step: enough to drown the interpreter's overhead, a few MB at most.
+_BLOCK = 400_000
 # The duality gap is of first order in the error of the dual, that of a prediction far smaller.
 _GAP_PER_TOLERANCE = 10.0
 _PATIENCE = 20
-_QUICK_SWEEPS = 60
 # A longer side's effects are not solved within a half step: that takes a system as wide as the side.
 _JOINT_ROWS = 600
+# A covariate is spanned by the effects when they leave less than this share of its sum of squares.
+_COLLINEAR = 1e-18
 # Singular values below this share of the largest do not count towards the rank of L.
 _RANK_SHARE = 1e-3
 
@@ -42,48 +42,58 @@ _RANK_SHARE = 1e-3
 class LowRankFits:
     """The solutions of a batch.
 
-    unit_effects: (n, n_units); period_effects: (n, n_periods); unit_factors: (n, n_units, width); period_factors:
-    (n, n_periods, width), L = unit_factors period_factors'; gap: (n,) duality gap over the primal objective;
-    converged: (n,) whether gap and last change are within tolerance; rank: (n,) numerical rank of L; sweeps: (n,).
+    unit_effects: (n, n_units); period_effects: (n, n_periods); coefficients: (n, n_covariates); unit_factors:
+    (n, n_units, width); period_factors: (n, n_periods, width), L = unit_factors period_factors'; gap: (n,) duality gap
+    over the primal objective; converged: (n,) whether gap and last change are within tolerance; rank: (n,) numerical
+    rank of L; sweeps: (n,); covariates: those fitted, (1 or n, n_covariates, n_units, n_periods), or None.
     """
 
     unit_effects: Floats
     period_effects: Floats
+    coefficients: Floats
     unit_factors: Floats
     period_factors: Floats
     gap: Floats
     converged: Bools
     rank: Ints
     sweeps: Ints
+    covariates: Floats | None = None
 
     def predictions(self) -> Floats:
-        """(n, n_units, n_periods): alpha_i + beta_t + L_it at every cell, identified or not."""
+        """(n, n_units, n_periods): alpha_i + beta_t + X_it'b + L_it at every cell, identified or not."""
         low_rank = self.unit_factors @ np.swapaxes(self.period_factors, 1, 2)
-        return np.asarray(self.unit_effects[:, :, None] + self.period_effects[:, None, :] + low_rank)
+        both = self.unit_effects[:, :, None] + self.period_effects[:, None, :] + low_rank
+        return np.asarray(both if self.covariates is None else both + _explained(self.coefficients, self.covariates))
 
     def predictions_at(self, rows: Ints, columns: Ints) -> Floats:
         """(n,): the prediction of one cell per problem."""
         each = np.arange(rows.size)
         low_rank = np.einsum("nk,nk->n", self.unit_factors[each, rows], self.period_factors[each, columns])
-        return np.asarray(self.unit_effects[each, rows] + self.period_effects[each, columns] + low_rank)
+        found = self.unit_effects[each, rows] + self.period_effects[each, columns] + low_rank
+        if self.covariates is not None:
+            at = each if self.covariates.shape[0] > 1 else np.zeros_like(each)
+            found = found + np.einsum("nk,nk->n", self.coefficients, self.covariates[at, :, rows, columns])
+        return np.asarray(found)
 
 
 def low_rank_fit(
     outcome: Floats,
-    weights: Floats,
+    weights: ProductWeights,
     lambda_nn: Floats,
+    *,
+    covariates: Floats | None = None,
     targets: tuple[Ints, Ints] | None = None,
     tolerance: float = 1e-6,
     max_sweeps: int = 500,
-    thorough: bool = True,
 ) -> LowRankFits:
-    """Solve a batch of problems that share their outcomes.
+    """Solve a batch of problems.
 
-    outcome: (n_units, n_periods), with a spread of about 1: ``tolerance`` is in its units; read where weights > 0.
-    weights: (n, n_units, n_periods) >= 0; lambda_nn: (n,) > 0, may be infinite.
+    outcome: (n_units, n_periods), or (n, n_units, n_periods) where problems differ, with a spread of about 1:
+    ``tolerance`` is in its units; read where weights > 0.
+    weights: of n problems; lambda_nn: (n,) > 0, may be infinite.
+    covariates: (n_covariates, n_units, n_periods), or with a leading n where problems differ; read where weights > 0,
+    and at targets. A covariate that the effects span gets the coefficient 0.
     targets: rows and columns (n,) of the cell whose prediction matters in each problem; None: all cells with weight.
-    thorough: solve both effects jointly with the factors in every half step. Without it they are solved between half
-    steps, which is quicker for equal weights; problems that do not get there soon are then solved thoroughly.
     A problem is solved when those predictions move by less than ``tolerance`` twice in a row and the duality gap is
     below ten times ``tolerance`` times the primal objective; predictions are then right to about ``tolerance``.
     Problems that do not get there in ``max_sweeps`` are returned as they are, with ``converged`` False.
@@ -91,80 +101,149 @@ def low_rank_fit(
     """
     if not (lambda_nn > 0).all():
         raise ValueError("lambda_nn must be positive: at 0 the low-rank part fits the controls perfectly.")
-    if weights.shape[1] < weights.shape[2]:
+    if outcome.ndim == 2:
+        outcome = outcome[None]
+    if covariates is None:
+        covariates = np.zeros((1, 0, *outcome.shape[1:]))
+    elif covariates.ndim == 3:
+        covariates = covariates[None]
+    if outcome.shape[1] < outcome.shape[2]:
         swapped = None if targets is None else (targets[1], targets[0])
-        across = np.ascontiguousarray(np.swapaxes(weights, 1, 2))
-        fits = _Batch(
-            np.ascontiguousarray(outcome.T), across, lambda_nn, swapped, tolerance, max_sweeps, thorough
-        ).solve()
+        across = np.ascontiguousarray(np.swapaxes(outcome, 1, 2)), weights.transposed, np.swapaxes(covariates, 2, 3)
+        fits = _Batch(*across, lambda_nn, swapped, tolerance, max_sweeps).solve()
         return replace(
             fits,
             unit_effects=fits.period_effects,
             period_effects=fits.unit_effects,
             unit_factors=fits.period_factors,
             period_factors=fits.unit_factors,
+            covariates=covariates if covariates.shape[1] else None,
         )
-    return _Batch(outcome, weights, lambda_nn, targets, tolerance, max_sweeps, thorough).solve()
+    fits = _Batch(outcome, weights, covariates, lambda_nn, targets, tolerance, max_sweeps).solve()
+    return replace(fits, covariates=covariates if covariates.shape[1] else None)
+
+
+def _explained(coefficients: Floats, covariates: Floats) -> Floats:
+    return np.asarray(
+        np.einsum(
+            "nk,nkit->nit",
+            coefficients,
+            np.broadcast_to(covariates, (coefficients.shape[0], *covariates.shape[1:])),
+            optimize=True,
+        )
+    )
+
+
+class _Profile:
+    """Both effects and the coefficients of covariates that explain given values best, for a batch of weights."""
+
+    def __init__(self, weights: Floats, covariates: Floats) -> None:
+        self.weights, self.covariates = weights, covariates
+        self.operator = TwoWayOperator(weights)
+        n, k = weights.shape[0], covariates.shape[1]
+        self.design = np.zeros((n, k, *weights.shape[1:]))
+        for j in range(k):
+            values = np.where(weights > 0, covariates[:, j], 0.0)
+            alpha, beta = self.operator.effects(weights * values)
+            self.design[:, j] = values - alpha[:, :, None] - beta[:, None, :]
+        self.design *= weights[:, None]
+        gram = np.einsum("nait,nbit->nab", self.design, np.where(weights[:, None] > 0, covariates, 0.0), optimize=True)
+        spread = np.einsum("nait,nait->na", weights[:, None] * covariates, covariates) if k else np.zeros((n, 0))
+        own = np.maximum(gram[:, np.arange(k), np.arange(k)], 0.0)
+        varies = own > _COLLINEAR * spread
+        scale = np.where(varies, 1.0 / np.sqrt(np.where(varies, own, 1.0)), 0.0)
+        gram = gram * scale[:, :, None] * scale[:, None, :]
+        gram[:, np.arange(k), np.arange(k)] += np.where(varies, 1e-13, 1.0)
+        self.inverse = np.linalg.inv(gram) * scale[:, :, None] * scale[:, None, :] if k else gram
+
+    def take(self, kept: Ints) -> _Profile:
+        """The profile of some of the problems."""
+        other = object.__new__(_Profile)
+        other.weights, other.operator = self.weights[kept], self.operator.take(kept)
+        other.covariates = self.covariates if self.covariates.shape[0] == 1 else self.covariates[kept]
+        other.design, other.inverse = self.design[kept], self.inverse[kept]
+        return other
+
+    def __call__(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        """Alpha (n, n_rows), beta (n, n_columns), coefficients (n, n_covariates)."""
+        coefficients = np.zeros(self.inverse.shape[:2])
+        if coefficients.shape[1]:
+            right = np.einsum("nkit,nit->nk", self.design, values, optimize=True)
+            coefficients = (self.inverse @ right[:, :, None])[:, :, 0]
+            values = values - _explained(coefficients, self.covariates)
+        alpha, beta = self.operator.effects(self.weights * values)
+        return alpha, beta, coefficients
 
 
 class _Batch:
-    """One batch with at least as many rows as columns; results are written as problems finish."""
+    """One call of `low_rank_fit` with at least as many rows as columns; arrays shrink as problems finish."""
 
     def __init__(
         self,
         outcome: Floats,
-        weights: Floats,
+        weights: ProductWeights,
+        covariates: Floats,
         lambda_nn: Floats,
         targets: tuple[Ints, Ints] | None,
         tolerance: float,
         max_sweeps: int,
-        thorough: bool,
     ) -> None:
-        n, n_rows, n_columns = weights.shape
-        self.weights, self.lambda_nn, self.targets = weights, lambda_nn, targets
-        self.tolerance, self.max_sweeps, self.thorough = tolerance, max_sweeps, thorough
-        self.outcome = np.where((weights > 0).any(axis=0), outcome, 0.0)
-        self.operator = TwoWayOperator(weights)
-        self.alpha, self.beta = self.operator.effects(weights * self.outcome)
+        n, n_rows, n_columns = (lambda_nn.size, *outcome.shape[1:])
+        self.product, self.covariates, self.lambda_nn = weights, covariates, lambda_nn
+        self.targets, self.tolerance, self.max_sweeps = targets, tolerance, max_sweeps
+        self.weights = weights.cells()
+        used = self.weights > 0
+        self.profile = _Profile(self.weights, np.where(np.isfinite(covariates), covariates, 0.0))
+        outcome = np.where(used, outcome, 0.0)
+        self.alpha, self.beta, self.coefficients = self.profile(outcome)
+        self.residual = np.where(used, outcome - self._additive(), 0.0)
+        # One step of iterative refinement.
+        more = self.profile(self.residual)
+        self.alpha, self.beta = self.alpha + more[0], self.beta + more[1]
+        self.coefficients = self.coefficients + more[2]
+        self.residual = np.where(used, outcome - self._additive(), 0.0)
         self.left = np.zeros((n, n_rows, 0))
         self.right = np.zeros((n, n_columns, 0))
         self.gap = np.zeros(n)
         self.converged = np.ones(n, dtype=bool)
         self.sweeps = np.zeros(n, dtype=np.intp)
 
+    def _additive(self) -> Floats:
+        return np.asarray(
+            self.alpha[:, :, None] + self.beta[:, None, :] + _explained(self.coefficients, self.profile.covariates)
+        )
+
     def solve(self) -> LowRankFits:
-        residual = self.outcome - self.alpha[:, :, None] - self.beta[:, None, :]
-        dual = 2.0 * self.weights * residual
+        dual = 2.0 * self.weights * self.residual
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual), 0.0))
-        leading, spread = _leading_directions(np.where(self.weights > 0, residual, 0.0))
         above = (singular > self.lambda_nn[:, None]).sum(axis=1)
+        todo = np.flatnonzero(above > 0)
         full = self.weights.shape[2]
         width = np.minimum(above + _SPARE_WIDTH, full)
-        todo = np.flatnonzero(above > 0)
-        self.left = np.zeros((*self.weights.shape[:2], full))
-        self.right = np.zeros((self.weights.shape[0], full, full))
-        both = self.thorough
+        self.left = np.zeros((*self.weights.shape[:2], full if todo.size else 1))
+        self.right = np.zeros((self.weights.shape[0], full, full if todo.size else 1))
+        if todo.size:
+            leading, spread = _leading_directions(self.residual)
         while todo.size:
             # Widths are rounded so that few distinct ones run as separate batches.
             rounded = np.minimum(-(-width[todo] // 3) * 3, full)
             for k in np.unique(rounded):
                 chosen = todo[rounded == k]
-                columns = k + 2 + (full if both else 0)
-                block = max(1, _BLOCK // ((k + 1) * columns * self.weights.shape[1]))
+                block = max(1, _BLOCK // (self.weights.shape[1] * (self.weights.shape[2] + 3 * k)))
                 for begin in range(0, chosen.size, block):
                     part = chosen[begin : begin + block]
-                    self._run(part, leading[part][:, :, :k], spread[part][:, :k], both)
-            grow = ~self.converged[todo] & ((rounded < full) | (not both))
-            if both:
-                width[todo] = np.minimum(2 * width[todo], full)
-            todo, both = todo[grow], True
+                    self._run(part, leading[part][:, :, :k], spread[part][:, :k])
+            grow = ~self.converged[todo] & (rounded < full)
+            width[todo] = np.minimum(2 * width[todo], full)
+            todo = todo[grow]
         used = max(1, int((np.abs(self.right).max(axis=(0, 1), initial=0.0) > 0).sum()))
         left, right = self.left[:, :, :used], self.right[:, :, :used]
-        if not all(np.isfinite(part).all() for part in (left, right, self.alpha, self.beta)):
+        if not all(np.isfinite(part).all() for part in (left, right, self.alpha, self.beta, self.coefficients)):
             raise unsolvable()
         return LowRankFits(
             self.alpha,
             self.beta,
+            self.coefficients,
             left,
             right,
             self.gap,
@@ -173,111 +252,147 @@ class _Batch:
             self.sweeps,
         )
 
-    def _run(self, chosen: Ints, vectors: Floats, singular: Floats, both: bool) -> None:
+    def _run(self, chosen: Ints, vectors: Floats, singular: Floats) -> None:
         width = vectors.shape[2]
-        max_sweeps = self.max_sweeps if both else min(_QUICK_SWEEPS, self.max_sweeps)
-        active = chosen
         narrow = width < self.weights.shape[2]
-        operator = self.operator.take(chosen)
-        row_scale = None
-        if both and self.weights.shape[1] <= _JOINT_ROWS:
-            row_scale = TwoWayOperator(np.ascontiguousarray(np.swapaxes(operator.weights, 1, 2))).scale
-        scales = (operator.scale if both else None, row_scale)
-        problem = _Sweeper(self.outcome, operator, scales, self.lambda_nn[chosen])
+        active = chosen
+        targets = None if self.targets is None else (self.targets[0][chosen], self.targets[1][chosen])
+        sweeper = _Sweeper(
+            self.residual[chosen],
+            self.product.take(chosen),
+            self.profile.take(chosen),
+            self.lambda_nn[chosen],
+            targets,
+        )
         start = vectors * np.sqrt(singular + 1e-3)[:, None, :]
-        state = np.concatenate([start, self.beta[chosen][:, :, None]], axis=2)
+        state = np.concatenate([start, np.zeros((chosen.size, start.shape[1], 1))], axis=2)
+        coefficients = np.zeros((chosen.size, self.coefficients.shape[1]))
         accelerator = Anderson(state.shape)
         before = None
         calm = np.zeros(chosen.size, dtype=np.intp)
-        for sweep in range(1, max_sweeps + 1):
-            image, left, alpha = problem.sweep(state)
-            watched = self._watched(active, image, left, alpha)
+        for sweep in range(1, self.max_sweeps + 1):
+            found = sweeper.sweep(state, coefficients)
+            watched = sweeper.watched(found)
             moved = np.full(active.size, np.inf) if before is None else np.abs(watched - before).max(axis=1)
             before = watched
             calm = np.where(moved <= self.tolerance, calm + 1, 0)
             finished = np.zeros(active.size, dtype=bool)
-            check = np.flatnonzero((calm >= 2) & (calm % 2 == 0)) if sweep < max_sweeps else np.arange(active.size)
+            check = np.flatnonzero((calm >= 2) & (calm % 2 == 0))
+            if sweep == self.max_sweeps:
+                check = np.arange(active.size)
             if check.size:
-                gap = problem.take(check).gap(image[check], left[check], alpha[check])
+                gap = sweeper.take(check).gap(found.take(check))
                 certified = (gap <= _GAP_PER_TOLERANCE * self.tolerance) & (calm[check] >= 2)
                 # Calm for long without a certificate: the width is too small, more sweeps will not help.
-                leave = certified | ((calm[check] >= _PATIENCE) & narrow) | (sweep == max_sweeps)
-                self._store(active[check], width, image[check], left[check], alpha[check])
+                leave = certified | ((calm[check] >= _PATIENCE) & narrow) | (sweep == self.max_sweeps)
+                self._store(active[check[leave]], found.take(check[leave]))
                 self.gap[active[check]] = gap
                 self.converged[active[check]] = certified
                 self.sweeps[active[check]] += np.where(leave, sweep, 0)
                 finished[check[leave]] = True
-            state = accelerator.step(state, image)
+            state = accelerator.step(state, found.state)
+            coefficients = found.coefficients
             if finished.any():
                 kept = np.flatnonzero(~finished)
                 if not kept.size:
                     return
                 active, state, before, calm = active[kept], state[kept], before[kept], calm[kept]
-                problem, accelerator = problem.take(kept), accelerator.take(kept)
+                coefficients = coefficients[kept]
+                sweeper, accelerator = sweeper.take(kept), accelerator.take(kept)
 
-    def _watched(self, active: Ints, image: Floats, left: Floats, alpha: Floats) -> Floats:
-        """(n, k): the predictions whose movement is watched."""
-        right, beta = image[:, :, :-1], image[:, :, -1]
-        if self.targets is None:
-            every = alpha[:, :, None] + beta[:, None, :] + left @ np.swapaxes(right, 1, 2)
-            return every.reshape(active.size, -1)
-        rows, columns = self.targets[0][active], self.targets[1][active]
-        each = np.arange(active.size)
-        low_rank = np.einsum("nk,nk->n", left[each, rows], right[each, columns])
-        return np.asarray(alpha[each, rows] + beta[each, columns] + low_rank)[:, None]
+    def _store(self, where: Ints, found: _Iterate) -> None:
+        width = found.left.shape[2]
+        self.left[where] = 0.0
+        self.right[where] = 0.0
+        self.left[where, :, :width] = found.left
+        self.right[where, :, :width] = found.state[:, :, :-1]
+        # Iterates hold what comes on top of the fit with L = 0.
+        self.alpha[where] += found.alpha
+        self.beta[where] += found.state[:, :, -1]
+        self.coefficients[where] += found.coefficients
 
-    def _store(self, where: Ints, width: int, image: Floats, left: Floats, alpha: Floats) -> None:
-        self.left[where, :, :width] = left
-        self.right[where, :, :width] = image[:, :, :-1]
-        self.alpha[where], self.beta[where] = alpha, image[:, :, -1]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Iterate:
+    """state: (n, n_columns, width + 1), B and column effects; left: A (n, n_rows, width); alpha; coefficients."""
+
+    state: Floats
+    left: Floats
+    alpha: Floats
+    coefficients: Floats
+
+    def take(self, kept: Ints) -> _Iterate:
+        return _Iterate(self.state[kept], self.left[kept], self.alpha[kept], self.coefficients[kept])
 
 
 class _Sweeper:
-    """The closed-form half steps of a batch. A state is (B, beta): (n, n_columns, width + 1)."""
+    """The closed-form half steps of a batch of problems, what the fit with L = 0 explains taken out before."""
 
     def __init__(
         self,
-        outcome: Floats,
-        operator: TwoWayOperator,
-        scales: tuple[Floats | None, Floats | None],
+        residual: Floats,
+        weights: ProductWeights,
+        profile: _Profile,
         lambda_nn: Floats,
+        targets: tuple[Ints, Ints] | None,
     ) -> None:
-        self.outcome, self.operator, self.lambda_nn = outcome, operator, lambda_nn
-        self.scales = scales
-        self.weighted = operator.weights * outcome
+        self.residual, self.profile, self.lambda_nn, self.targets = residual, profile, lambda_nn, targets
+        n, n_rows, n_columns = residual.shape
+        covariates = np.broadcast_to(profile.covariates, (n, *profile.covariates.shape[1:]))
+        stack = np.concatenate([residual[:, None], covariates], axis=1)
+        self.rows = HalfStep(stack, weights, lambda_nn, joint=n_columns <= _JOINT_ROWS)
+        self.columns = HalfStep(np.swapaxes(stack, 2, 3), weights.transposed, lambda_nn, joint=n_rows <= _JOINT_ROWS)
 
     def take(self, kept: Ints) -> _Sweeper:
         other = object.__new__(_Sweeper)
-        columns, rows = self.scales
-        other.scales = (None if columns is None else columns[kept], None if rows is None else rows[kept])
-        other.outcome, other.operator = self.outcome, self.operator.take(kept)
-        other.lambda_nn, other.weighted = self.lambda_nn[kept], self.weighted[kept]
+        other.residual, other.lambda_nn = self.residual[kept], self.lambda_nn[kept]
+        other.targets = None if self.targets is None else (self.targets[0][kept], self.targets[1][kept])
+        other.profile = self.profile.take(kept)
+        other.rows, other.columns = self.rows.take(kept), self.columns.take(kept)
         return other
 
-    def sweep(self, state: Floats) -> tuple[Floats, Floats, Floats]:
-        """One sweep: the next state, and the A (n, n_rows, width) and alpha (n, n_rows) that go with it."""
-        weights, weighted = self.operator.weights, self.weighted
-        across, weighted_across = np.swapaxes(weights, 1, 2), np.swapaxes(weighted, 1, 2)
+    def sweep(self, state: Floats, coefficients: Floats) -> _Iterate:
+        """One sweep from B and the column effects (n, n_columns, width + 1) and the coefficients."""
         right, beta = state[:, :, :-1], state[:, :, -1]
-        left, alpha, beta = half_step(weights, weighted, right, beta, self.lambda_nn, self.scales[0])
-        if self.scales[0] is None:
-            alpha, beta = self._effects(left, right)
-        right, beta, alpha = half_step(across, weighted_across, left, alpha, self.lambda_nn, self.scales[1])
-        if self.scales[1] is None:
-            alpha, beta = self._effects(left, right)
-        return np.concatenate([right, beta[:, :, None]], axis=2), left, alpha
+        left, alpha, beta, coefficients = self.rows(right, beta, coefficients)
+        if self.rows.common is None:
+            alpha, beta, coefficients = self._effects(left, right)
+        right, beta, alpha, coefficients = self.columns(left, alpha, coefficients)
+        if self.columns.common is None:
+            alpha, beta, coefficients = self._effects(left, right)
+        return _Iterate(np.concatenate([right, beta[:, :, None]], axis=2), left, alpha, coefficients)
 
-    def _effects(self, left: Floats, right: Floats) -> tuple[Floats, Floats]:
-        return self.operator.effects(self.weighted - self.operator.weights * (left @ np.swapaxes(right, 1, 2)))
+    def _effects(self, left: Floats, right: Floats) -> tuple[Floats, Floats, Floats]:
+        return self.profile(self.residual - left @ np.swapaxes(right, 1, 2))
 
-    def gap(self, image: Floats, left: Floats, alpha: Floats) -> Floats:
+    def watched(self, found: _Iterate) -> Floats:
+        """(n, k): the predictions whose movement is watched."""
+        right, beta = found.state[:, :, :-1], found.state[:, :, -1]
+        n = right.shape[0]
+        covariates = self.profile.covariates
+        if self.targets is None:
+            every = found.alpha[:, :, None] + beta[:, None, :] + found.left @ np.swapaxes(right, 1, 2)
+            if covariates.shape[1]:
+                every = every + _explained(found.coefficients, covariates)
+            return np.where(self.profile.weights > 0, every, 0.0).reshape(n, -1)
+        each, (rows, columns) = np.arange(n), self.targets
+        low_rank = np.einsum("nk,nk->n", found.left[each, rows], right[each, columns])
+        cell = found.alpha[each, rows] + beta[each, columns] + low_rank
+        if covariates.shape[1]:
+            at = each if covariates.shape[0] > 1 else np.zeros_like(each)
+            cell = cell + np.einsum("nk,nk->n", found.coefficients, covariates[at, :, rows, columns])
+        return np.asarray(cell)[:, None]
+
+    def gap(self, found: _Iterate) -> Floats:
         """(n,): duality gap over the primal objective."""
-        right, beta = image[:, :, :-1], image[:, :, -1]
-        explained = self.outcome - alpha[:, :, None] - beta[:, None, :]
-        residual = explained - left @ np.swapaxes(right, 1, 2)
-        dual = 2.0 * self.operator.weights * residual
+        right, beta = found.state[:, :, :-1], found.state[:, :, -1]
+        explained = self.residual - found.alpha[:, :, None] - beta[:, None, :]
+        if found.coefficients.shape[1]:
+            explained = explained - _explained(found.coefficients, self.profile.covariates)
+        residual = explained - found.left @ np.swapaxes(right, 1, 2)
+        dual = 2.0 * self.profile.weights * residual
         squares = 0.5 * np.einsum("nit,nit->n", dual, residual)
-        nuclear = _singular_values(left, right).sum(axis=1)
+        nuclear = _singular_values(found.left, right).sum(axis=1)
         primal = squares + self.lambda_nn * nuclear
         top = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual)[:, -1], 0.0))
         shrink = np.minimum(1.0, self.lambda_nn / np.maximum(top, np.finfo(float).tiny))

@@ -1,78 +1,334 @@
-"""The half step of the low-rank solver: many small ridge regressions at once, tied together by common effects."""
+"""The half step of the low-rank solver: all rows' ridge regressions on the columns' factors, and the common effects.
+
+Weights are products, w_js = row_j column_s used_js, so rows with the same used cells share one eigendecomposition,
+which serves any ridge; rows with used cells of their own are solved one by one, but all at once in the batch.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
+
 import numpy as np
 
-from causal_spark.panel.two_way import unsolvable
-from causal_spark.panel.types import Floats
+from causal_spark.panel.two_way import scaled_laplacian, unsolvable
+from causal_spark.panel.types import Bools, Floats, Ints
+
+# Rows with used cells of their own are gathered so that their designs hold no more numbers than this at once.
+_NUMBERS_AT_ONCE = 2_000_000
 
 
-def half_step(
-    weights: Floats, weighted: Floats, factors: Floats, base: Floats, lambda_nn: Floats, scale: Floats | None
-) -> tuple[Floats, Floats, Floats]:
-    """Rows' factors and both effects given the columns' factors, jointly: the exact minimum.
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductWeights:
+    """Weights unit_j period_s used_js of n problems.
 
-    weights, weighted (times outcome): (n, n_rows, n_columns); factors: (n, n_columns, width); base: (n, n_columns)
-    column effects to start from. Each row's factors and effect are eliminated first (all rows of all problems at once,
-    problems along the last axis), then the column effects solve what is left, n_columns wide.
-    scale: (n, n_columns) of the columns' `TwoWayOperator`; None keeps the column effects at ``base``.
-    Returns row factors (n, n_rows, width), row effects (n, n_rows), column effects (n, n_columns).
+    unit: (n, n_units) > 0; period: (n, n_periods) > 0; used: (1, n_units, n_periods), the cells with weight in all
+    problems, or (n, n_units, n_periods); left_out: rows (n,) and columns (n,) of one more cell without weight in each
+    problem, or None.
     """
-    n, n_rows, n_columns = weights.shape
-    width = factors.shape[2]
-    size = width + 1
-    design = np.concatenate([np.ones((n, n_columns, 1)), factors], axis=2)
-    upper = np.triu_indices(size)
-    sums = weights @ (design[:, :, upper[0]] * design[:, :, upper[1]])
-    residual = weighted - weights * base[:, None, :]
-    system = np.empty((size, size + 1 + (n_columns if scale is not None else 0), n, n_rows))
-    system[upper[0], upper[1]] = sums.transpose(2, 0, 1)
-    system[:, size] = (residual @ design).transpose(2, 0, 1)
-    if scale is not None:
-        np.multiply(
-            design.transpose(2, 1, 0)[:, :, :, None], weights.transpose(2, 0, 1)[None], out=system[:, size + 1 :]
-        )
-    for k in range(1, size):
-        system[k, k] += lambda_nn[:, None] / 2.0
-    np.copyto(system[0, 0], 1.0, where=system[0, 0] <= 0)
-    for k in range(size - 1):
-        pivot_row = system[k, k + 1 :]
-        ratio = system[k, k + 1 : size] / system[k, k]
-        for i in range(size - 1 - k):
-            system[k + 1 + i, k + 1 + i :] -= ratio[i] * pivot_row[i:]
-    pivots = system[np.arange(size), np.arange(size)]
-    inverse_pivots = 1.0 / pivots
-    solution, step = system[:, size], np.zeros((n, n_columns))
-    if scale is not None:
-        step = _column_step(system, inverse_pivots, weights.sum(axis=1), residual.sum(axis=1), scale)
-        solution = solution - np.einsum("kcnr,nc->knr", system[:, size + 1 :], step)
-    for k in range(size - 1, -1, -1):
-        for i in range(k + 1, size):
-            solution[k] -= system[k, i] * solution[i]
-        solution[k] *= inverse_pivots[k]
-    return np.ascontiguousarray(solution[1:].transpose(1, 2, 0)), solution[0], base + step
+
+    unit: Floats
+    period: Floats
+    used: Bools
+    left_out: tuple[Ints, Ints] | None = None
+
+    @staticmethod
+    def equal(used: Bools) -> ProductWeights:
+        """Weight 1 at used cells (n, n_units, n_periods)."""
+        n, n_units, n_periods = used.shape
+        return ProductWeights(np.ones((n, n_units)), np.ones((n, n_periods)), used)
+
+    @property
+    def transposed(self) -> ProductWeights:
+        """The same with units and periods in each other's place."""
+        left_out = None if self.left_out is None else (self.left_out[1], self.left_out[0])
+        return ProductWeights(self.period, self.unit, np.swapaxes(self.used, 1, 2), left_out)
+
+    def take(self, kept: Ints) -> ProductWeights:
+        """The weights of some of the problems."""
+        left_out = None if self.left_out is None else (self.left_out[0][kept], self.left_out[1][kept])
+        used = self.used if self.used.shape[0] == 1 else self.used[kept]
+        return ProductWeights(self.unit[kept], self.period[kept], used, left_out)
+
+    def cells(self) -> Floats:
+        """(n, n_units, n_periods): the weight of every cell."""
+        weights = self.unit[:, :, None] * (self.period[:, None, :] * self.used)
+        if self.left_out is not None:
+            weights[np.arange(self.unit.shape[0]), self.left_out[0], self.left_out[1]] = 0.0
+        return np.asarray(weights)
 
 
-def _column_step(
-    system: Floats, inverse_pivots: Floats, column_weight: Floats, column_sum: Floats, scale: Floats
-) -> Floats:
-    """Change of the column effects (n, n_columns) once each row's unknowns are eliminated."""
-    size, _, n, n_rows = system.shape
-    n_columns = column_weight.shape[1]
-    reduced = np.ascontiguousarray(system[:, size:].transpose(2, 3, 0, 1)).reshape(n, n_rows * size, n_columns + 1)
-    divided = reduced * inverse_pivots.transpose(1, 2, 0).reshape(n, n_rows * size, 1)
-    product = np.swapaxes(reduced[:, :, 1:], 1, 2) @ divided
-    schur = -product[:, :, 1:]
-    diagonal = np.arange(n_columns)
-    schur[:, diagonal, diagonal] += column_weight
-    right = (column_sum - product[:, :, 0]) * scale
-    schur *= scale[:, :, None]
-    schur *= scale[:, None, :]
-    # A ridge at rounding level, and one for grounded columns; it acts on the change from base only.
-    schur[:, diagonal, diagonal] += np.where(scale > 0, 1e-13, 1.0)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Rows that are solved together: one group with common used cells, or rows with used cells of their own.
+
+    Arrays begin with the problem. ``column`` (n, n_columns) is the group's column weights, or (n, k, n_columns) of
+    each row; ``share`` and ``root`` are it over its sum, and its square root. weight, counted: (n, k) row weights, the
+    latter zero for a row that another `_Rows` solves. centred: (n, k, 1 + n_covariates, n_columns), outcome and
+    covariates less their weighted row means, times ``root``; means: (n, k, 1 + n_covariates).
+    """
+
+    index: Ints
+    common: bool
+    equal: bool
+    share: Floats
+    root: Floats
+    weight: Floats
+    counted: Floats
+    centred: Floats
+    means: Floats
+
+    def take(self, kept: Ints) -> _Rows:
+        arrays = {
+            field.name: getattr(self, field.name)[kept]
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), np.ndarray) and field.name != "index"
+        }
+        return replace(self, index=self.index[kept] if self.index.ndim == 2 else self.index, **arrays)
+
+
+def _make_rows(
+    stack: Floats, weights: ProductWeights, index: Ints, common: bool, counted: Floats, cells: Bools
+) -> _Rows:
+    """index: (k,), or (n, 1), one row per problem; cells: used ones, (1 or n, 1 or k, n_columns)."""
+    each = np.arange(stack.shape[0])[:, None]
+    mine = stack[each, index] if index.ndim == 2 else stack[:, index]
+    weight = weights.unit[each, index] if index.ndim == 2 else weights.unit[:, index]
+    column = weights.period[:, None, :] * cells
+    total = column.sum(axis=2, keepdims=True)
+    share = column / np.where(total > 0, total, 1.0)
+    root = np.sqrt(column)
+    means = (mine * share[:, :, None, :]).sum(axis=3)
+    centred = (mine - means[:, :, :, None]) * root[:, :, None, :]
+    equal = common and bool((weight == 1.0).all())
+    if common:
+        share, root = share[:, 0], root[:, 0]
+    return _Rows(index, common, equal, share, root, weight, counted, centred, means)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reduced:
+    """Rows eliminated: what is left of the common effects' equations, and how to get the rows' unknowns back.
+
+    basis: designs (n, n_columns, width) of a group, already rotated where it has an eigendecomposition, or (n, k,
+    n_columns, width); loadings: (n, k, 1 + n_covariates, width), of outcome and covariates on the basis.
+    shrunk: (n, width) values, (n, width, width) or (n, k, width, width) inverses of the ridge systems.
+    """
+
+    rows: _Rows
+    centre: Floats
+    basis: Floats
+    loadings: Floats
+    ridge: Floats
+    rotation: Floats | None
+
+
+def _eliminate(rows: _Rows, factors: Floats, lambda_nn: Floats) -> _Reduced:
+    half = lambda_nn[:, None] / 2.0
+    if rows.common:
+        centre = (rows.share[:, None, :] @ factors)[:, 0]
+        design = rows.root[:, :, None] * (factors - centre[:, None, :])
+        gram = np.swapaxes(design, 1, 2) @ design
+        rotation = None
+        if rows.equal:
+            ridge = _inverse(gram, half)[:, None]
+        else:
+            values, rotation = np.linalg.eigh(gram)
+            design = design @ rotation
+            weight = rows.weight[:, :, None]
+            ridge = weight / (weight * np.maximum(values, 0.0)[:, None, :] + half[:, :, None])
+        k, width = rows.centred.shape[1:3], factors.shape[2]
+        loadings = (rows.centred.reshape(factors.shape[0], k[0] * k[1], -1) @ design).reshape(-1, *k, width)
+        return _Reduced(rows, centre, design, loadings, ridge, rotation)
+    centre = rows.share @ factors
+    design = rows.root[:, :, :, None] * (factors[:, None] - centre[:, :, None, :])
+    gram = (np.swapaxes(design, 2, 3) @ design) * rows.weight[:, :, None, None]
+    ridge = _inverse(gram, half[:, :, None] if gram.ndim == 4 else half) * rows.weight[:, :, None, None]
+    return _Reduced(rows, centre, design, rows.centred @ design, ridge, None)
+
+
+def _inverse(gram: Floats, half: Floats) -> Floats:
+    diagonal = np.arange(gram.shape[-1])
+    system = gram.copy()
+    system[..., diagonal, diagonal] += half
     try:
-        step = np.linalg.solve(schur, right[:, :, None])[:, :, 0]
+        return np.asarray(np.linalg.inv(system))
     except np.linalg.LinAlgError:
         raise unsolvable() from None
-    return np.asarray(step * scale)
+
+
+class _Common:
+    """The equations of column effects and coefficients of covariates, rows eliminated: constant parts of them."""
+
+    __slots__ = ("cross", "laplacian", "products", "scale")
+
+    def __init__(self, rows: list[_Rows], weights: Floats) -> None:
+        self.laplacian, self.scale = scaled_laplacian(weights)
+        n, n_columns = self.scale.shape
+        n_stack = rows[0].centred.shape[2]
+        self.cross = np.zeros((n, n_columns, n_stack))
+        self.products = np.zeros((n, n_stack, n_stack))
+        for part in rows:
+            counted = part.counted[:, :, None, None] * part.centred
+            root = part.root[:, None, None, :] if part.common else part.root[:, :, None, :]
+            self.cross += np.swapaxes((counted * root).sum(axis=1), 1, 2)
+            self.products += np.einsum("nkas,nkbs->nab", counted, part.centred, optimize=True)
+
+    def take(self, kept: Ints) -> _Common:
+        other = object.__new__(_Common)
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name)[kept])
+        return other
+
+    def solve(self, reduced: list[_Reduced]) -> tuple[Floats, Floats]:
+        """Column effects (n, n_columns) and coefficients (n, n_covariates)."""
+        n, n_columns = self.scale.shape
+        n_stack = self.products.shape[1]
+        size = n_columns + n_stack - 1
+        system = np.empty((n, size, size))
+        block = self.laplacian.copy()
+        cross, products = self.cross.copy(), self.products.copy()
+        for part in reduced:
+            _subtract(part, self.scale, block, cross, products)
+        cross *= self.scale[:, :, None]
+        spread = np.sqrt(np.maximum(self.products[:, np.arange(1, n_stack), np.arange(1, n_stack)], 0.0))
+        unit = np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
+        system[:, :n_columns, :n_columns] = block
+        system[:, :n_columns, n_columns:] = cross[:, :, 1:] * unit[:, None, :]
+        system[:, n_columns:, :n_columns] = np.swapaxes(system[:, :n_columns, n_columns:], 1, 2)
+        system[:, n_columns:, n_columns:] = products[:, 1:, 1:] * unit[:, :, None] * unit[:, None, :]
+        scale = np.concatenate([self.scale, unit], axis=1)
+        right = np.concatenate([cross[:, :, 0], products[:, 1:, 0] * unit], axis=1)
+        diagonal = np.arange(size)
+        # A ridge at rounding level, and one for grounded columns and covariates that do not vary.
+        system[:, diagonal, diagonal] += np.where(scale > 0, 1e-13, 1.0)
+        try:
+            found = np.linalg.solve(system, right[:, :, None])[:, :, 0] * scale
+        except np.linalg.LinAlgError:
+            raise unsolvable() from None
+        return found[:, :n_columns], found[:, n_columns:]
+
+
+def _subtract(part: _Reduced, scale: Floats, block: Floats, cross: Floats, products: Floats) -> None:
+    """Take what the rows' factors explain out of the common equations, in place."""
+    rows = part.rows
+    n, k, n_stack, width = part.loadings.shape
+    if not rows.common:
+        root = rows.root * scale[:, None, :]
+        scaled = part.basis * root[:, :, :, None]
+        # ``ridge`` holds one row weight; the quadratic form of a row carries another.
+        fitted = scaled @ (part.ridge * rows.counted[:, :, None, None])
+        wide = np.moveaxis(fitted, 1, 2).reshape(n, -1, k * width)
+        block -= wide @ np.swapaxes(np.moveaxis(scaled, 1, 2).reshape(n, -1, k * width), 1, 2)
+        shrunk = part.loadings @ (part.ridge * rows.counted[:, :, None, None])
+        explained = (rows.root[:, :, :, None] * part.basis) @ np.swapaxes(shrunk, 2, 3)
+        cross -= explained.sum(axis=1)
+        products -= np.einsum("nkaw,nkbw->nab", shrunk, part.loadings, optimize=True)
+        return
+    scaled = part.basis * (rows.root * scale)[:, :, None]
+    rooted = part.basis * rows.root[:, :, None]
+    if part.rotation is None:
+        total = rows.counted.sum(axis=1)[:, None, None]
+        block -= (scaled @ (part.ridge[:, 0] * total)) @ np.swapaxes(scaled, 1, 2)
+        summed = (rows.counted[:, :, None, None] * part.loadings).sum(axis=1) @ part.ridge[:, 0]
+        shrunk = (rows.counted[:, :, None, None] * part.loadings).reshape(n, k * n_stack, width) @ part.ridge[:, 0]
+        shrunk = shrunk.reshape(n, k, n_stack, width)
+    else:
+        counted = rows.counted[:, :, None] * part.ridge
+        block -= (scaled * counted.sum(axis=1)[:, None, :]) @ np.swapaxes(scaled, 1, 2)
+        shrunk = counted[:, :, None, :] * part.loadings
+        summed = shrunk.sum(axis=1)
+    cross -= rooted @ np.swapaxes(summed, 1, 2)
+    products -= np.einsum("nkaw,nkbw->nab", shrunk, part.loadings, optimize=True)
+
+
+def _back(part: _Reduced, effects: Floats, coefficients: Floats) -> tuple[Floats, Floats]:
+    """Factors (n, k, width) and effects (n, k) of rows, given the common effects (n, n_columns) and coefficients."""
+    rows = part.rows
+    weights = np.concatenate([np.ones((effects.shape[0], 1)), -coefficients], axis=1)
+    means = (rows.means @ weights[:, :, None])[:, :, 0]
+    loading = (weights[:, None, None, :] @ part.loadings)[:, :, 0]
+    if not rows.common:
+        means = means - (rows.share @ effects[:, :, None])[:, :, 0]
+        loading = loading - ((rows.root * effects[:, None, :])[:, :, None, :] @ part.basis)[:, :, 0]
+        factors = (loading[:, :, None, :] @ part.ridge)[:, :, 0]
+        return factors, means - np.einsum("nkw,nkw->nk", part.centre, factors)
+    means = means - (rows.share[:, None, :] @ effects[:, :, None])[:, 0]
+    loading = loading - (rows.root * effects)[:, None, :] @ part.basis
+    factors = (
+        loading @ part.ridge[:, 0]
+        if part.rotation is None
+        else (loading * part.ridge) @ np.swapaxes(part.rotation, 1, 2)
+    )
+    return factors, means - (factors @ part.centre[:, :, None])[:, :, 0]
+
+
+class HalfStep:
+    """Rows' factors and effects given the columns' factors, for a batch of problems.
+
+    stack: (n, 1 + n_covariates, n_rows, n_columns), outcomes first, then covariates; read where used.
+    joint: whether the column effects and the coefficients of covariates are solved together with the rows, which takes
+    a system as wide as the columns.
+    """
+
+    def __init__(self, stack: Floats, weights: ProductWeights, lambda_nn: Floats, joint: bool) -> None:
+        self.lambda_nn = lambda_nn
+        self.shape = weights.unit.shape
+        stack = np.swapaxes(stack, 1, 2)
+        each = np.arange(self.shape[0])
+        counted = weights.unit.copy()
+        self.rows: list[_Rows] = []
+        if weights.left_out is not None:
+            here, there = weights.left_out
+            counted[each, here] = 0.0
+        for index, common, cells in _gathered(weights.used, stack.shape[2]):
+            self.rows.append(_make_rows(stack, weights, index, common, counted[:, index], cells))
+        if weights.left_out is not None:
+            cells = weights.used[each if weights.used.shape[0] > 1 else 0, here].copy()
+            cells[each, there] = False
+            own = weights.unit[each, here][:, None]
+            self.rows.append(_make_rows(stack, weights, here[:, None], False, own, cells[:, None, :]))
+        self.common = _Common(self.rows, weights.cells()) if joint else None
+
+    def take(self, kept: Ints) -> HalfStep:
+        """The half step of some of the problems."""
+        other = object.__new__(HalfStep)
+        other.lambda_nn, other.shape = self.lambda_nn[kept], (kept.size, self.shape[1])
+        other.rows = [part.take(kept) for part in self.rows]
+        other.common = None if self.common is None else self.common.take(kept)
+        return other
+
+    def __call__(self, factors: Floats, effects: Floats, coefficients: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Row factors (n, n_rows, width), row effects (n, n_rows), column effects and coefficients: the exact minimum.
+
+        factors: (n, n_columns, width). effects (n, n_columns) and coefficients (n, n_covariates) are kept where they
+        are not solved jointly.
+        """
+        reduced = [_eliminate(part, factors, self.lambda_nn) for part in self.rows]
+        if self.common is not None:
+            effects, coefficients = self.common.solve(reduced)
+        found = np.empty((*self.shape, factors.shape[2]))
+        own = np.empty(self.shape)
+        for part in reduced:
+            index = part.rows.index
+            where = (np.arange(self.shape[0])[:, None], index) if index.ndim == 2 else (slice(None), index)
+            found[where], own[where] = _back(part, effects, coefficients)
+        return found, own, effects, coefficients
+
+
+def _gathered(used: Bools, n_stack: int) -> list[tuple[Ints, bool, Bools]]:
+    """Rows with common used cells together, the others in chunks: positions, whether common, used cells."""
+    n, n_rows, n_columns = used.shape
+    single = np.arange(n_rows)
+    found: list[tuple[Ints, bool, Bools]] = []
+    if n == 1:
+        masks, member, count = np.unique(used[0], axis=0, return_inverse=True, return_counts=True)
+        member = member.reshape(-1)
+        for k in np.flatnonzero(count > 1):
+            found.append((np.flatnonzero(member == k), True, masks[k][None, None, :]))
+        single = np.flatnonzero(count[member] == 1)
+    step = max(1, _NUMBERS_AT_ONCE // (n_columns * n_columns * max(n_stack, 1)))
+    found += [
+        (single[begin : begin + step], False, used[:, single[begin : begin + step]])
+        for begin in range(0, single.size, step)
+    ]
+    return found

@@ -28,6 +28,7 @@ import numpy as np
 
 from causal_spark.panel.anderson import Anderson
 from causal_spark.panel.low_rank import low_rank_fit
+from causal_spark.panel.ridge_step import ProductWeights
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells
 from causal_spark.panel.types import Bools, Floats, Ints
 
@@ -140,8 +141,8 @@ class _Block:
             self._descend(fits, left, lambda_nn, tolerance, max_iterations)
             left = np.flatnonzero(~fits.converged)
         if left.size:
-            weights = self.data.used[left].astype(np.float64)
-            slow = low_rank_fit(self.outcome, weights, lambda_nn[left], tolerance=tolerance, thorough=False)
+            weights = ProductWeights.equal(self.data.used[left])
+            slow = low_rank_fit(self.outcome, weights, lambda_nn[left], tolerance=tolerance)
             fits.predictions[left], fits.gap[left] = slow.predictions(), slow.gap
             fits.converged[left], fits.rank[left] = slow.converged, slow.rank
         return fits

@@ -171,6 +171,25 @@ class _ColumnSolver:
         return solution
 
 
+def scaled_laplacian(weights: Floats) -> tuple[Floats, Floats]:
+    """Period effects' normal equations after unit effects are eliminated, and the scale of each period.
+
+    weights: (n, n_units, n_periods). Returns scale L scale (n, n_periods, n_periods), with a unit diagonal but for a
+    zero row and column at each component's heaviest period, its ground, and scale (n, n_periods), zero there.
+    """
+    row_weight = weights.sum(axis=2)
+    laplacian = np.swapaxes(weights, 1, 2) @ (weights / np.where(row_weight > 0, row_weight, 1.0)[:, :, None])
+    diagonal = np.arange(weights.shape[2])
+    laplacian[:, diagonal, diagonal] = 0.0
+    degree = laplacian.sum(axis=2)
+    grounded = _grounds(laplacian, degree)
+    scale = np.where(grounded, 0.0, 1.0 / np.sqrt(np.where(degree > 0, degree, 1.0)))
+    laplacian *= -scale[:, :, None]
+    laplacian *= scale[:, None, :]
+    laplacian[:, diagonal, diagonal] = scale > 0
+    return laplacian, scale
+
+
 class TwoWayOperator:
     """alpha and beta given L for a batch of weights, the column Laplacians inverted once.
 
@@ -180,18 +199,11 @@ class TwoWayOperator:
     __slots__ = ("inverse", "row_weight", "scale", "weights")
 
     def __init__(self, weights: Floats) -> None:
-        n_periods = weights.shape[2]
         row_weight = weights.sum(axis=2)
         self.row_weight = np.where(row_weight > 0, row_weight, 1.0)
         self.weights = weights
-        laplacian = np.swapaxes(weights, 1, 2) @ (weights / self.row_weight[:, :, None])
-        diagonal = np.arange(n_periods)
-        laplacian[:, diagonal, diagonal] = 0.0
-        degree = laplacian.sum(axis=2)
-        grounded = _grounds(laplacian, degree)
-        scale = np.where(grounded, 0.0, 1.0 / np.sqrt(np.where(degree > 0, degree, 1.0)))
-        laplacian *= -scale[:, :, None]
-        laplacian *= scale[:, None, :]
+        laplacian, scale = scaled_laplacian(weights)
+        diagonal = np.arange(weights.shape[2])
         laplacian[:, diagonal, diagonal] = 1.0
         try:
             inverse = np.linalg.inv(laplacian)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from causal_spark.panel import low_rank
 from causal_spark.panel.low_rank import LowRankFits, low_rank_fit
+from causal_spark.panel.ridge_step import ProductWeights
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells, two_way_fit
 from causal_spark.panel.types import Floats
 from tests.panel import panels
@@ -22,11 +23,15 @@ class Oracle:
     objective: float
 
 
-def oracle(outcome: Floats, weights: Floats, lambda_nn: float, iterations: int = 20_000) -> Oracle:
-    """Accelerated proximal gradient in L, effects profiled out by a dense pseudo-inverse."""
+def oracle(
+    outcome: Floats, weights: Floats, lambda_nn: float, iterations: int = 20_000, covariates: Floats | None = None
+) -> Oracle:
+    """Accelerated proximal gradient in L, effects and covariates profiled out by a dense pseudo-inverse."""
     n, t = outcome.shape
     rows, columns = np.divmod(np.arange(n * t), t)
     dummies = np.hstack([np.eye(n)[rows], np.eye(t)[columns]])
+    if covariates is not None:
+        dummies = np.hstack([dummies, covariates.reshape(len(covariates), -1).T])
     root = np.sqrt(weights.ravel())
     effects_of = dummies @ np.linalg.pinv(dummies * root[:, None]) * root
     step = 1.0 / (2.0 * weights.max())
@@ -53,29 +58,48 @@ def objective(outcome: Floats, weights: Floats, lambda_nn: float, fits: LowRankF
     return float(squares + lambda_nn * np.linalg.norm(low_rank, "nuc"))
 
 
-@settings(max_examples=12, deadline=None)
+def equal(used: Floats) -> ProductWeights:
+    return ProductWeights.equal(used[None] > 0)
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(2, 7),
     t=st.integers(2, 7),
     penalty=st.floats(0.05, 3.0),
     spread=st.floats(0.0, 1.0),
-    thorough=st.booleans(),
+    missing=st.sampled_from(["no", "block", "scattered"]),
+    leave_out=st.booleans(),
+    n_covariates=st.integers(0, 2),
     seed=st.integers(0, 10**6),
 )
 def test_solver_reaches_the_oracles_optimum_on_small_panels(
-    n: int, t: int, penalty: float, spread: float, thorough: bool, seed: int
+    n: int, t: int, penalty: float, spread: float, missing: str, leave_out: bool, n_covariates: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     outcome = rng.normal(size=(n, t))
     outcome /= outcome.std()
-    weights = np.exp(spread * rng.normal(size=(n, t))) * (rng.random((n, t)) < 0.85)
-    weights[0, 0] = 1.0
-    fits = low_rank_fit(outcome, weights[None], np.array([penalty]), tolerance=1e-8, thorough=thorough)
-    slow = oracle(outcome, weights, penalty, 4000)
+    used = np.ones((n, t), dtype=bool)
+    if missing == "block":
+        used[n // 2 :, t // 2 :] = False
+    elif missing == "scattered":
+        used = rng.random((n, t)) < 0.85
+    used[0, 0] = True
+    covariates = rng.normal(size=(n_covariates, n, t)) if n_covariates else None
+    product = ProductWeights(
+        np.exp(spread * rng.normal(size=(1, n))),
+        np.exp(spread * rng.normal(size=(1, t))),
+        used[None],
+        (np.array([0]), np.array([0])) if leave_out else None,
+    )
+    weights = product.cells()[0]
+    assert weights[0, 0] == (0 if leave_out else product.unit[0, 0] * product.period[0, 0])
+    fits = low_rank_fit(outcome, product, np.array([penalty]), covariates=covariates, tolerance=1e-8)
+    slow = oracle(outcome, weights, penalty, 4000, covariates)
     assert fits.converged.all()
-    assert objective(outcome, weights, penalty, fits) <= slow.objective * (1 + 1e-7) + 1e-12
-    used = weights > 0
-    np.testing.assert_allclose(fits.predictions()[0][used], slow.prediction[used], atol=2e-4)
+    assert objective(outcome, weights, penalty, fits) <= slow.objective * (1 + 1e-7) + 1e-11
+    cells = weights > 0
+    np.testing.assert_allclose(fits.predictions()[0][cells], slow.prediction[cells], atol=2e-4)
 
 
 @pytest.mark.parametrize("penalty", [0.3, 1.0])
@@ -84,7 +108,7 @@ def test_predictions_at_unused_cells_equal_the_oracles(penalty: float) -> None:
     outcome /= outcome.std()
     weights = np.ones(outcome.shape)
     weights[9:, 6:] = 0.0
-    fits = low_rank_fit(outcome, weights[None], np.array([penalty]), tolerance=1e-8)
+    fits = low_rank_fit(outcome, equal(weights), np.array([penalty]), tolerance=1e-8)
     np.testing.assert_allclose(fits.predictions()[0], oracle(outcome, weights, penalty).prediction, atol=1e-6)
 
 
@@ -96,21 +120,20 @@ def test_a_batch_equals_its_problems_and_its_certificate_is_true(time: float, un
     mask = np.ones(outcome.shape)
     mask[10:, 7:] = 0.0
     rows, columns = np.array([12, 3, 10]), np.array([8, 5, 10])
-    decay = (
-        np.exp(-unit * rng.random((3, 14)))[:, :, None]
-        * np.exp(-time * np.abs(np.arange(11) - columns[:, None]))[:, None, :]
-    )
-    weights = decay * mask
-    weights[np.arange(3), rows, columns] = 0.0
+    unit_weights = np.exp(-unit * rng.random((3, 14)))
+    period_weights = np.exp(-time * np.abs(np.arange(11) - columns[:, None]))
+    product = ProductWeights(unit_weights, period_weights, mask[None] > 0, (rows, columns))
+    weights = product.cells()
     tolerance = 1e-7
-    fits = low_rank_fit(outcome, weights, np.full(3, penalty), (rows, columns), tolerance)
+    fits = low_rank_fit(outcome, product, np.full(3, penalty), targets=(rows, columns), tolerance=tolerance)
     assert fits.converged.all()
     for k in range(3):
+        one = np.array([k])
         alone = low_rank_fit(
-            outcome, weights[k : k + 1], np.array([penalty]), (rows[k : k + 1], columns[k : k + 1]), tolerance
+            outcome, product.take(one), np.array([penalty]), targets=(rows[one], columns[one]), tolerance=tolerance
         )
         cell = fits.predictions()[k, rows[k], columns[k]]
-        assert alone.predictions_at(rows[k : k + 1], columns[k : k + 1])[0] == pytest.approx(cell, abs=1e-6)
+        assert alone.predictions_at(rows[one], columns[one])[0] == pytest.approx(cell, abs=1e-6)
         # Duality by hand: scaled residuals are feasible, and no primal value lies below the dual's.
         dual = 2 * weights[k] * (outcome - fits.predictions()[k])
         np.testing.assert_allclose([*dual.sum(axis=0), *dual.sum(axis=1)], 0.0, atol=1e-8)
@@ -124,24 +147,32 @@ def test_a_batch_equals_its_problems_and_its_certificate_is_true(time: float, un
 def test_weights_over_many_orders_of_magnitude_give_finite_certified_predictions() -> None:
     outcome = panels.untreated_outcomes(12, 10, seed=3)
     outcome /= outcome.std()
-    decay = np.exp(-np.linspace(0, 120, 12))[:, None] * np.exp(-4.0 * np.abs(np.arange(10) - 9))
-    decay[0, 9] = 0.0
-    fits = low_rank_fit(outcome, decay[None], np.array([1e-3]), (np.array([0]), np.array([9])), 1e-6)
+    cell = (np.array([0]), np.array([9]))
+    weights = ProductWeights(
+        np.exp(-np.linspace(0, 120, 12))[None],
+        np.exp(-4.0 * np.abs(np.arange(10) - 9))[None],
+        np.ones((1, 12, 10), dtype=bool),
+        cell,
+    )
+    fits = low_rank_fit(outcome, weights, np.array([1e-3]), targets=cell, tolerance=1e-6)
     assert fits.converged.all()
     assert np.isfinite(fits.predictions()).all()
 
 
-def test_a_panel_with_many_units_is_solved_without_a_system_as_wide_as_they_are(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("limit", [10, 5])
+def test_a_large_panel_is_solved_without_a_system_as_wide_as_its_sides(
+    limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = panels.untreated_outcomes(30, 8, seed=6)
     outcome /= outcome.std()
-    weights = np.exp(-0.5 * np.abs(np.arange(8) - 7)) * np.ones((1, 30, 1))
-    weights[0, 25:, 6:] = 0.0
+    used = np.ones((1, 30, 8), dtype=bool)
+    used[0, 25:, 6:] = False
+    weights = ProductWeights(np.ones((1, 30)), np.exp(-0.5 * np.abs(np.arange(8) - 7))[None], used)
     cell = (np.array([29]), np.array([7]))
-    joint = low_rank_fit(outcome, weights, np.array([0.3]), cell, 1e-8)
-    monkeypatch.setattr(low_rank, "_JOINT_ROWS", 10)
-    apart = low_rank_fit(outcome, weights, np.array([0.3]), cell, 1e-8)
+    x = np.random.default_rng(3).normal(size=(1, 30, 8))
+    joint = low_rank_fit(outcome, weights, np.array([0.3]), covariates=x, targets=cell, tolerance=1e-8)
+    monkeypatch.setattr(low_rank, "_JOINT_ROWS", limit)
+    apart = low_rank_fit(outcome, weights, np.array([0.3]), covariates=x, targets=cell, tolerance=1e-8)
     assert apart.converged.all()
     assert apart.predictions_at(*cell)[0] == pytest.approx(joint.predictions_at(*cell)[0], abs=1e-6)
     assert (apart.sweeps != joint.sweeps).any()
@@ -149,8 +180,10 @@ def test_a_panel_with_many_units_is_solved_without_a_system_as_wide_as_they_are(
 
 def test_a_large_or_infinite_penalty_leaves_the_two_way_fit() -> None:
     outcome = panels.untreated_outcomes(8, 12, seed=4)
-    weights = np.random.default_rng(0).random((2, 8, 12))
-    fits = low_rank_fit(outcome, weights, np.array([np.inf, 1e6]))
+    rng = np.random.default_rng(0)
+    product = ProductWeights(rng.random((2, 8)), rng.random((2, 12)), rng.random((1, 8, 12)) < 0.9)
+    weights = product.cells()
+    fits = low_rank_fit(outcome, product, np.array([np.inf, 1e6]))
     assert fits.converged.all()
     assert (fits.rank == 0).all()
     for k in range(2):
@@ -159,7 +192,7 @@ def test_a_large_or_infinite_penalty_leaves_the_two_way_fit() -> None:
 
 def test_an_iteration_limit_is_reported_as_not_converged() -> None:
     outcome = panels.untreated_outcomes(12, 9, seed=5)
-    fits = low_rank_fit(outcome, np.ones((1, 12, 9)), np.array([0.05]), tolerance=1e-9, max_sweeps=2)
+    fits = low_rank_fit(outcome, equal(np.ones((12, 9))), np.array([0.05]), tolerance=1e-9, max_sweeps=2)
     assert not fits.converged.any()
     assert fits.gap[0] > 1e-8
 
@@ -167,7 +200,7 @@ def test_an_iteration_limit_is_reported_as_not_converged() -> None:
 @pytest.mark.parametrize("penalty", [0.0, -1.0, np.nan])
 def test_a_penalty_that_is_not_positive_is_refused(penalty: float) -> None:
     with pytest.raises(ValueError, match="lambda_nn"):
-        low_rank_fit(np.ones((3, 3)), np.ones((1, 3, 3)), np.array([penalty]))
+        low_rank_fit(np.ones((3, 3)), equal(np.ones((3, 3))), np.array([penalty]))
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from causal_spark.panel import soft_impute
 from causal_spark.panel.low_rank import low_rank_fit
+from causal_spark.panel.ridge_step import ProductWeights
 from causal_spark.panel.soft_impute import SoftImpute, SoftImputeFits
 from causal_spark.panel.tuning import standardised
 from causal_spark.panel.two_way import identified_cells, two_way_fit
@@ -41,7 +42,7 @@ def test_it_agrees_with_the_general_solver_on_any_mask(n: int, t: int, share: fl
     used[:, 0, 0] = True
     lambda_nn = np.full(2, penalty)
     fits = SoftImpute(outcome, used).solve(lambda_nn, tolerance=1e-8)
-    general = low_rank_fit(outcome, used.astype(float), lambda_nn, tolerance=1e-9, thorough=False)
+    general = low_rank_fit(outcome, ProductWeights.equal(used), lambda_nn, tolerance=1e-9)
     assert fits.converged.all()
     # Cells with no observations of their own can be predicted in several optimal ways when few cells are used.
     np.testing.assert_allclose(fits.predictions[used], general.predictions()[used], atol=1e-6)
@@ -55,7 +56,7 @@ def test_it_agrees_with_the_general_solver_on_proposition_99(penalty: float, acr
     if across:
         outcome, controls = outcome.T, controls.T
     fits = SoftImpute(outcome, controls[None]).solve(np.array([penalty]), tolerance=1e-6)
-    general = low_rank_fit(outcome, controls[None].astype(float), np.array([penalty]), tolerance=1e-9, thorough=False)
+    general = low_rank_fit(outcome, ProductWeights.equal(controls[None]), np.array([penalty]), tolerance=1e-9)
     assert fits.converged.all()
     np.testing.assert_array_equal(fits.rank, general.rank)
     np.testing.assert_allclose(fits.predictions, general.predictions(), atol=2e-6)
@@ -86,7 +87,7 @@ def test_components_are_solved_as_if_they_were_alone_and_empty_units_disturb_not
         alone = SoftImpute(outcome[rows, columns], used[None, rows, columns]).solve(np.array([0.5]), tolerance=1e-9)
         np.testing.assert_allclose(fits.predictions[0, rows, columns], alone.predictions[0], atol=1e-7)
         assert fits.iterations[0] <= 2 * alone.iterations[0] + 10
-    general = low_rank_fit(outcome, used[None].astype(float), np.array([0.5]), tolerance=1e-9)
+    general = low_rank_fit(outcome, ProductWeights.equal(used[None]), np.array([0.5]), tolerance=1e-9)
     inside = identified_cells(used)
     inside[20:], inside[:, 14:] = False, False
     np.testing.assert_allclose(fits.predictions[0][inside], general.predictions()[0][inside], atol=1e-6)
