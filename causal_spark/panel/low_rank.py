@@ -16,6 +16,7 @@ the gap between the two objectives bounds the distance from the optimum whatever
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -36,6 +37,11 @@ _JOINT_ROWS = 600
 _COLLINEAR = 1e-18
 # Singular values below this share of the largest do not count towards the rank of L.
 _RANK_SHARE = 1e-3
+
+
+#: What has to be precise: one cell per problem (rows (n,), columns (n,)), the coefficients of covariates, or, if None,
+#: the predictions of all cells with weight.
+Watched = tuple[Ints, Ints] | Literal["coefficients"] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +88,7 @@ def low_rank_fit(
     lambda_nn: Floats,
     *,
     covariates: Floats | None = None,
-    targets: tuple[Ints, Ints] | None = None,
+    targets: Watched = None,
     tolerance: float = 1e-6,
     max_sweeps: int = 500,
 ) -> LowRankFits:
@@ -93,9 +99,9 @@ def low_rank_fit(
     weights: of n problems; lambda_nn: (n,) > 0, may be infinite.
     covariates: (n_covariates, n_units, n_periods), or with a leading n where problems differ; read where weights > 0,
     and at targets. A covariate that the effects span gets the coefficient 0.
-    targets: rows and columns (n,) of the cell whose prediction matters in each problem; None: all cells with weight.
-    A problem is solved when those predictions move by less than ``tolerance`` twice in a row and the duality gap is
-    below ten times ``tolerance`` times the primal objective; predictions are then right to about ``tolerance``.
+    targets: what matters in each problem, see `Watched`.
+    A problem is solved when what matters moves by less than ``tolerance`` twice in a row and the duality gap is
+    below ten times ``tolerance`` times the primal objective; it is then right to about ``tolerance``.
     Problems that do not get there in ``max_sweeps`` are returned as they are, with ``converged`` False.
     Raises ValueError for lambda_nn <= 0, SolverError when numbers break down.
     """
@@ -108,7 +114,7 @@ def low_rank_fit(
     elif covariates.ndim == 3:
         covariates = covariates[None]
     if outcome.shape[1] < outcome.shape[2]:
-        swapped = None if targets is None else (targets[1], targets[0])
+        swapped = (targets[1], targets[0]) if isinstance(targets, tuple) else targets
         across = np.ascontiguousarray(np.swapaxes(outcome, 1, 2)), weights.transposed, np.swapaxes(covariates, 2, 3)
         fits = _Batch(*across, lambda_nn, swapped, tolerance, max_sweeps).solve()
         return replace(
@@ -132,6 +138,10 @@ def _explained(coefficients: Floats, covariates: Floats) -> Floats:
             optimize=True,
         )
     )
+
+
+def _taken(targets: Watched, kept: Ints) -> Watched:
+    return (targets[0][kept], targets[1][kept]) if isinstance(targets, tuple) else targets
 
 
 class _Profile:
@@ -184,7 +194,7 @@ class _Batch:
         weights: ProductWeights,
         covariates: Floats,
         lambda_nn: Floats,
-        targets: tuple[Ints, Ints] | None,
+        targets: Watched,
         tolerance: float,
         max_sweeps: int,
     ) -> None:
@@ -256,7 +266,7 @@ class _Batch:
         width = vectors.shape[2]
         narrow = width < self.weights.shape[2]
         active = chosen
-        targets = None if self.targets is None else (self.targets[0][chosen], self.targets[1][chosen])
+        targets = _taken(self.targets, chosen)
         sweeper = _Sweeper(
             self.residual[chosen],
             self.product.take(chosen),
@@ -334,7 +344,7 @@ class _Sweeper:
         weights: ProductWeights,
         profile: _Profile,
         lambda_nn: Floats,
-        targets: tuple[Ints, Ints] | None,
+        targets: Watched,
     ) -> None:
         self.residual, self.profile, self.lambda_nn, self.targets = residual, profile, lambda_nn, targets
         n, n_rows, n_columns = residual.shape
@@ -346,7 +356,7 @@ class _Sweeper:
     def take(self, kept: Ints) -> _Sweeper:
         other = object.__new__(_Sweeper)
         other.residual, other.lambda_nn = self.residual[kept], self.lambda_nn[kept]
-        other.targets = None if self.targets is None else (self.targets[0][kept], self.targets[1][kept])
+        other.targets = _taken(self.targets, kept)
         other.profile = self.profile.take(kept)
         other.rows, other.columns = self.rows.take(kept), self.columns.take(kept)
         return other
@@ -366,11 +376,13 @@ class _Sweeper:
         return self.profile(self.residual - left @ np.swapaxes(right, 1, 2))
 
     def watched(self, found: _Iterate) -> Floats:
-        """(n, k): the predictions whose movement is watched."""
+        """(n, k): the numbers whose movement is watched."""
+        if self.targets == "coefficients":
+            return found.coefficients
         right, beta = found.state[:, :, :-1], found.state[:, :, -1]
         n = right.shape[0]
         covariates = self.profile.covariates
-        if self.targets is None:
+        if not isinstance(self.targets, tuple):
             every = found.alpha[:, :, None] + beta[:, None, :] + found.left @ np.swapaxes(right, 1, 2)
             if covariates.shape[1]:
                 every = every + _explained(found.coefficients, covariates)

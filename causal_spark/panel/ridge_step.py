@@ -6,7 +6,7 @@ which serves any ridge; rows with used cells of their own are solved one by one,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,12 +59,13 @@ class ProductWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Rows that are solved together: one group with common used cells, or rows with used cells of their own.
+    """Rows that are solved together: one group with common used cells, or k rows with used cells of their own.
 
-    Arrays begin with the problem. ``column`` (n, n_columns) is the group's column weights, or (n, k, n_columns) of
-    each row; ``share`` and ``root`` are it over its sum, and its square root. weight, counted: (n, k) row weights, the
-    latter zero for a row that another `_Rows` solves. centred: (n, k, 1 + n_covariates, n_columns), outcome and
-    covariates less their weighted row means, times ``root``; means: (n, k, 1 + n_covariates).
+    index: (k,) positions, or (n, 1), one row per problem. All other arrays begin with the problem.
+    share, root: column weights over their sum, and their square roots, (n, n_columns), or (n, k, n_columns) without
+    common used cells. weight, counted: (n, k) row weights, the latter zero for a row that another `_Rows` solves.
+    centred: (n, 1 + n_covariates, k, n_columns), outcome and covariates less their weighted row means, times ``root``;
+    means: (n, 1 + n_covariates, k). equal: whether all rows of a group have weight 1.
     """
 
     index: Ints
@@ -78,40 +79,41 @@ class _Rows:
     means: Floats
 
     def take(self, kept: Ints) -> _Rows:
-        arrays = {
-            field.name: getattr(self, field.name)[kept]
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), np.ndarray) and field.name != "index"
-        }
+        arrays = {name: getattr(self, name)[kept] for name in _SLICED}
         return replace(self, index=self.index[kept] if self.index.ndim == 2 else self.index, **arrays)
+
+
+_SLICED = ("share", "root", "weight", "counted", "centred", "means")
 
 
 def _make_rows(
     stack: Floats, weights: ProductWeights, index: Ints, common: bool, counted: Floats, cells: Bools
 ) -> _Rows:
-    """index: (k,), or (n, 1), one row per problem; cells: used ones, (1 or n, 1 or k, n_columns)."""
+    """cells: used ones, (1 or n, 1 or k, n_columns)."""
     each = np.arange(stack.shape[0])[:, None]
-    mine = stack[each, index] if index.ndim == 2 else stack[:, index]
-    weight = weights.unit[each, index] if index.ndim == 2 else weights.unit[:, index]
+    if index.ndim == 2:
+        mine, weight = np.swapaxes(stack[each, :, index], 1, 2), weights.unit[each, index]
+    else:
+        mine, weight = stack[:, :, index], weights.unit[:, index]
     column = weights.period[:, None, :] * cells
     total = column.sum(axis=2, keepdims=True)
     share = column / np.where(total > 0, total, 1.0)
     root = np.sqrt(column)
-    means = (mine * share[:, :, None, :]).sum(axis=3)
-    centred = (mine - means[:, :, :, None]) * root[:, :, None, :]
-    equal = common and bool((weight == 1.0).all())
+    means = (mine * share[:, None]).sum(axis=3)
+    centred = (mine - means[:, :, :, None]) * root[:, None]
     if common:
         share, root = share[:, 0], root[:, 0]
-    return _Rows(index, common, equal, share, root, weight, counted, centred, means)
+    return _Rows(index, common, common and bool((weight == 1.0).all()), share, root, weight, counted, centred, means)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reduced:
-    """Rows eliminated: what is left of the common effects' equations, and how to get the rows' unknowns back.
+    """Rows eliminated: what they leave to the common effects' equations, and how to get the rows' unknowns back.
 
-    basis: designs (n, n_columns, width) of a group, already rotated where it has an eigendecomposition, or (n, k,
-    n_columns, width); loadings: (n, k, 1 + n_covariates, width), of outcome and covariates on the basis.
-    shrunk: (n, width) values, (n, width, width) or (n, k, width, width) inverses of the ridge systems.
+    centre: weighted mean of the factors, (n, width) or (n, k, width). basis: what rows regress on, (n, n_columns,
+    width), rotated where there is an eigendecomposition, or (n, k, n_columns, width). loadings: (n, 1 + n_covariates,
+    k, width), of outcome and covariates on it. ridge: row weight over ridge system, as (n, width, width), (n, k, width)
+    in the basis of ``rotation``, or (n, k, width, width).
     """
 
     rows: _Rows
@@ -119,59 +121,59 @@ class _Reduced:
     basis: Floats
     loadings: Floats
     ridge: Floats
-    rotation: Floats | None
+    rotation: Floats | None = None
 
 
 def _eliminate(rows: _Rows, factors: Floats, lambda_nn: Floats) -> _Reduced:
-    half = lambda_nn[:, None] / 2.0
-    if rows.common:
-        centre = (rows.share[:, None, :] @ factors)[:, 0]
-        design = rows.root[:, :, None] * (factors - centre[:, None, :])
-        gram = np.swapaxes(design, 1, 2) @ design
-        rotation = None
-        if rows.equal:
-            ridge = _inverse(gram, half)[:, None]
-        else:
-            values, rotation = np.linalg.eigh(gram)
-            design = design @ rotation
-            weight = rows.weight[:, :, None]
-            ridge = weight / (weight * np.maximum(values, 0.0)[:, None, :] + half[:, :, None])
-        k, width = rows.centred.shape[1:3], factors.shape[2]
-        loadings = (rows.centred.reshape(factors.shape[0], k[0] * k[1], -1) @ design).reshape(-1, *k, width)
-        return _Reduced(rows, centre, design, loadings, ridge, rotation)
-    centre = rows.share @ factors
-    design = rows.root[:, :, :, None] * (factors[:, None] - centre[:, :, None, :])
-    gram = (np.swapaxes(design, 2, 3) @ design) * rows.weight[:, :, None, None]
-    ridge = _inverse(gram, half[:, :, None] if gram.ndim == 4 else half) * rows.weight[:, :, None, None]
-    return _Reduced(rows, centre, design, rows.centred @ design, ridge, None)
+    half = lambda_nn / 2.0
+    if not rows.common:
+        centre = rows.share @ factors
+        design = rows.root[:, :, :, None] * (factors[:, None] - centre[:, :, None, :])
+        weight = rows.weight[:, :, None, None]
+        ridge = weight * _inverse(weight * (np.swapaxes(design, 2, 3) @ design), half[:, None, None])
+        loadings = np.swapaxes(np.swapaxes(rows.centred, 1, 2) @ design, 1, 2)
+        return _Reduced(rows, centre, design, loadings, ridge)
+    centre = (rows.share[:, None, :] @ factors)[:, 0]
+    design = rows.root[:, :, None] * (factors - centre[:, None, :])
+    gram = np.swapaxes(design, 1, 2) @ design
+    if rows.equal:
+        return _Reduced(rows, centre, design, rows.centred @ design[:, None], _inverse(gram, half[:, None]))
+    values, rotation = np.linalg.eigh(gram)
+    design = design @ rotation
+    weight = rows.weight[:, :, None]
+    ridge = weight / (weight * np.maximum(values, 0.0)[:, None, :] + half[:, None, None])
+    return _Reduced(rows, centre, design, rows.centred @ design[:, None], ridge, rotation)
 
 
 def _inverse(gram: Floats, half: Floats) -> Floats:
     diagonal = np.arange(gram.shape[-1])
-    system = gram.copy()
-    system[..., diagonal, diagonal] += half
+    gram[..., diagonal, diagonal] += half
     try:
-        return np.asarray(np.linalg.inv(system))
+        return np.asarray(np.linalg.inv(gram))
     except np.linalg.LinAlgError:
         raise unsolvable() from None
 
 
 class _Common:
-    """The equations of column effects and coefficients of covariates, rows eliminated: constant parts of them."""
+    """The equations of column effects and coefficients of covariates, and what in them never changes."""
 
-    __slots__ = ("cross", "laplacian", "products", "scale")
+    __slots__ = ("cross", "laplacian", "products", "scale", "unit")
 
     def __init__(self, rows: list[_Rows], weights: Floats) -> None:
         self.laplacian, self.scale = scaled_laplacian(weights)
         n, n_columns = self.scale.shape
-        n_stack = rows[0].centred.shape[2]
+        n_stack = rows[0].centred.shape[1]
         self.cross = np.zeros((n, n_columns, n_stack))
-        self.products = np.zeros((n, n_stack, n_stack))
+        self.products = np.zeros((n, n_stack - 1, n_stack))
         for part in rows:
-            counted = part.counted[:, :, None, None] * part.centred
-            root = part.root[:, None, None, :] if part.common else part.root[:, :, None, :]
-            self.cross += np.swapaxes((counted * root).sum(axis=1), 1, 2)
-            self.products += np.einsum("nkas,nkbs->nab", counted, part.centred, optimize=True)
+            counted = part.counted[:, None, :, None] * part.centred
+            if part.common:
+                self.cross += np.swapaxes(counted.sum(axis=2), 1, 2) * part.root[:, :, None]
+            else:
+                self.cross += np.swapaxes((counted * part.root[:, None]).sum(axis=2), 1, 2)
+            self.products += _flat(counted[:, 1:]) @ np.swapaxes(_flat(part.centred), 1, 2)
+        own = np.maximum(self.products[:, np.arange(n_stack - 1), np.arange(1, n_stack)], 0.0)
+        self.unit = np.where(own > 0, 1.0 / np.sqrt(np.where(own > 0, own, 1.0)), 0.0)
 
     def take(self, kept: Ints) -> _Common:
         other = object.__new__(_Common)
@@ -182,22 +184,22 @@ class _Common:
     def solve(self, reduced: list[_Reduced]) -> tuple[Floats, Floats]:
         """Column effects (n, n_columns) and coefficients (n, n_covariates)."""
         n, n_columns = self.scale.shape
-        n_stack = self.products.shape[1]
-        size = n_columns + n_stack - 1
+        size = n_columns + self.unit.shape[1]
         system = np.empty((n, size, size))
-        block = self.laplacian.copy()
+        block = system[:, :n_columns, :n_columns]
+        block[...] = self.laplacian
         cross, products = self.cross.copy(), self.products.copy()
         for part in reduced:
             _subtract(part, self.scale, block, cross, products)
         cross *= self.scale[:, :, None]
-        spread = np.sqrt(np.maximum(self.products[:, np.arange(1, n_stack), np.arange(1, n_stack)], 0.0))
-        unit = np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
-        system[:, :n_columns, :n_columns] = block
-        system[:, :n_columns, n_columns:] = cross[:, :, 1:] * unit[:, None, :]
-        system[:, n_columns:, :n_columns] = np.swapaxes(system[:, :n_columns, n_columns:], 1, 2)
-        system[:, n_columns:, n_columns:] = products[:, 1:, 1:] * unit[:, :, None] * unit[:, None, :]
-        scale = np.concatenate([self.scale, unit], axis=1)
-        right = np.concatenate([cross[:, :, 0], products[:, 1:, 0] * unit], axis=1)
+        scale, right = self.scale, cross[:, :, 0]
+        if size > n_columns:
+            scale = np.concatenate([self.scale, self.unit], axis=1)
+            right = np.concatenate([right, products[:, :, 0] * self.unit], axis=1)
+            beside = cross[:, :, 1:] * self.unit[:, None, :]
+            system[:, :n_columns, n_columns:] = beside
+            system[:, n_columns:, :n_columns] = np.swapaxes(beside, 1, 2)
+            system[:, n_columns:, n_columns:] = products[:, :, 1:] * self.unit[:, :, None] * self.unit[:, None, :]
         diagonal = np.arange(size)
         # A ridge at rounding level, and one for grounded columns and covariates that do not vary.
         system[:, diagonal, diagonal] += np.where(scale > 0, 1e-13, 1.0)
@@ -208,45 +210,52 @@ class _Common:
         return found[:, :n_columns], found[:, n_columns:]
 
 
+def _flat(stack: Floats) -> Floats:
+    n, n_stack, k, size = stack.shape
+    return stack.reshape(n, n_stack, k * size)
+
+
 def _subtract(part: _Reduced, scale: Floats, block: Floats, cross: Floats, products: Floats) -> None:
     """Take what the rows' factors explain out of the common equations, in place."""
     rows = part.rows
-    n, k, n_stack, width = part.loadings.shape
+    n, n_stack, k, width = part.loadings.shape
     if not rows.common:
-        root = rows.root * scale[:, None, :]
-        scaled = part.basis * root[:, :, :, None]
         # ``ridge`` holds one row weight; the quadratic form of a row carries another.
-        fitted = scaled @ (part.ridge * rows.counted[:, :, None, None])
-        wide = np.moveaxis(fitted, 1, 2).reshape(n, -1, k * width)
-        block -= wide @ np.swapaxes(np.moveaxis(scaled, 1, 2).reshape(n, -1, k * width), 1, 2)
-        shrunk = part.loadings @ (part.ridge * rows.counted[:, :, None, None])
-        explained = (rows.root[:, :, :, None] * part.basis) @ np.swapaxes(shrunk, 2, 3)
-        cross -= explained.sum(axis=1)
-        products -= np.einsum("nkaw,nkbw->nab", shrunk, part.loadings, optimize=True)
-        return
-    scaled = part.basis * (rows.root * scale)[:, :, None]
-    rooted = part.basis * rows.root[:, :, None]
-    if part.rotation is None:
-        total = rows.counted.sum(axis=1)[:, None, None]
-        block -= (scaled @ (part.ridge[:, 0] * total)) @ np.swapaxes(scaled, 1, 2)
-        summed = (rows.counted[:, :, None, None] * part.loadings).sum(axis=1) @ part.ridge[:, 0]
-        shrunk = (rows.counted[:, :, None, None] * part.loadings).reshape(n, k * n_stack, width) @ part.ridge[:, 0]
-        shrunk = shrunk.reshape(n, k, n_stack, width)
+        ridge = part.ridge * rows.counted[:, :, None, None]
+        rooted = part.basis * rows.root[:, :, :, None]
+        shrunk = np.swapaxes(part.loadings, 1, 2) @ ridge
+        cross -= (rooted @ np.swapaxes(shrunk, 2, 3)).sum(axis=1)
+        scaled = rooted * scale[:, None, :, None]
+        wide = [np.moveaxis(each, 1, 2).reshape(n, -1, k * width) for each in (scaled @ ridge, scaled)]
+        block -= wide[0] @ np.swapaxes(wide[1], 1, 2)
+        shrunk = np.swapaxes(shrunk, 1, 2)[:, 1:]
     else:
-        counted = rows.counted[:, :, None] * part.ridge
-        block -= (scaled * counted.sum(axis=1)[:, None, :]) @ np.swapaxes(scaled, 1, 2)
-        shrunk = counted[:, :, None, :] * part.loadings
-        summed = shrunk.sum(axis=1)
-    cross -= rooted @ np.swapaxes(summed, 1, 2)
-    products -= np.einsum("nkaw,nkbw->nab", shrunk, part.loadings, optimize=True)
+        rooted = part.basis * rows.root[:, :, None]
+        scaled = rooted * scale[:, :, None]
+        if part.rotation is None:
+            summed = (rows.counted[:, None, None, :] @ part.loadings)[:, :, 0] @ part.ridge
+            block -= (scaled @ (part.ridge * rows.counted.sum(axis=1)[:, None, None])) @ np.swapaxes(scaled, 1, 2)
+            shrunk = part.loadings[:, 1:]
+            if n_stack > 1:
+                shrunk = (shrunk @ part.ridge[:, None]) * rows.counted[:, None, :, None]
+        else:
+            counted = rows.counted[:, :, None] * part.ridge
+            block -= (scaled * counted.sum(axis=1)[:, None, :]) @ np.swapaxes(scaled, 1, 2)
+            shrunk = counted[:, None] * part.loadings
+            summed = shrunk.sum(axis=2)
+            shrunk = shrunk[:, 1:]
+        cross -= rooted @ np.swapaxes(summed, 1, 2)
+    if n_stack > 1:
+        products -= _flat(shrunk) @ np.swapaxes(_flat(part.loadings), 1, 2)
 
 
 def _back(part: _Reduced, effects: Floats, coefficients: Floats) -> tuple[Floats, Floats]:
     """Factors (n, k, width) and effects (n, k) of rows, given the common effects (n, n_columns) and coefficients."""
     rows = part.rows
-    weights = np.concatenate([np.ones((effects.shape[0], 1)), -coefficients], axis=1)
-    means = (rows.means @ weights[:, :, None])[:, :, 0]
-    loading = (weights[:, None, None, :] @ part.loadings)[:, :, 0]
+    means, loading = rows.means[:, 0], part.loadings[:, 0]
+    if coefficients.shape[1]:
+        means = means - (coefficients[:, None, :] @ rows.means[:, 1:])[:, 0]
+        loading = loading - (coefficients[:, None, :] @ _flat(part.loadings[:, 1:])).reshape(loading.shape)
     if not rows.common:
         means = means - (rows.share @ effects[:, :, None])[:, :, 0]
         loading = loading - ((rows.root * effects[:, None, :])[:, :, None, :] @ part.basis)[:, :, 0]
@@ -254,11 +263,8 @@ def _back(part: _Reduced, effects: Floats, coefficients: Floats) -> tuple[Floats
         return factors, means - np.einsum("nkw,nkw->nk", part.centre, factors)
     means = means - (rows.share[:, None, :] @ effects[:, :, None])[:, 0]
     loading = loading - (rows.root * effects)[:, None, :] @ part.basis
-    factors = (
-        loading @ part.ridge[:, 0]
-        if part.rotation is None
-        else (loading * part.ridge) @ np.swapaxes(part.rotation, 1, 2)
-    )
+    rotated = loading @ part.ridge if part.rotation is None else loading * part.ridge
+    factors = rotated if part.rotation is None else rotated @ np.swapaxes(part.rotation, 1, 2)
     return factors, means - (factors @ part.centre[:, :, None])[:, :, 0]
 
 
@@ -273,14 +279,13 @@ class HalfStep:
     def __init__(self, stack: Floats, weights: ProductWeights, lambda_nn: Floats, joint: bool) -> None:
         self.lambda_nn = lambda_nn
         self.shape = weights.unit.shape
-        stack = np.swapaxes(stack, 1, 2)
         each = np.arange(self.shape[0])
         counted = weights.unit.copy()
         self.rows: list[_Rows] = []
         if weights.left_out is not None:
             here, there = weights.left_out
             counted[each, here] = 0.0
-        for index, common, cells in _gathered(weights.used, stack.shape[2]):
+        for index, common, cells in _gathered(weights.used, stack.shape[1]):
             self.rows.append(_make_rows(stack, weights, index, common, counted[:, index], cells))
         if weights.left_out is not None:
             cells = weights.used[each if weights.used.shape[0] > 1 else 0, here].copy()
