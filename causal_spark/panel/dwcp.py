@@ -7,7 +7,8 @@ cell (i, t), other treated cells left out:
     theta_s = exp(-lambda_time |t - s|),  omega_j = exp(-lambda_unit d(j, i))
 
 with d(j, i) the root mean square of Y_iu - Y_ju over the periods u != t in which both are untreated and observed.
-Penalties are chosen by the mean squared error of predicting control cells, each left out in turn.
+Penalties are chosen by predicting control cells, each left out in turn, or by placebo blocks. With covariates X L is
+replaced by X b + L, b not penalised (section 6 there).
 
 Outcomes are first divided by the standard deviation of the control cells; lambda_time is per period, lambda_unit per
 standard deviation of distance, lambda_nn on the scale of the standardised sum of squares (no 1/2). Weights are not
@@ -22,21 +23,25 @@ from typing import Literal
 
 import numpy as np
 
-from causal_spark.errors import UnsupportedCovariatesError
+from causal_spark.panel.calibration_panels import placebo_panels
+from causal_spark.panel.constancy import ConstancyOptions, assess, read_block
 from causal_spark.panel.did import require_identified, require_targets
-from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights
-from causal_spark.panel.tuning import Triple, search, standardised
-from causal_spark.panel.two_way import TwoWayOperator, identified_cells
-from causal_spark.panel.types import Bools, Fit, Floats, Ints, Panel, PanelSize, Penalties, TuningStep
+from causal_spark.panel.single_cells import SingleCells
+from causal_spark.panel.tuning import (
+    Triple,
+    block_search,
+    check_grids,
+    check_tolerances,
+    given_triple,
+    search,
+    standardised,
+    triple_of,
+)
+from causal_spark.panel.two_way import covariate_basis, identified_cells
+from causal_spark.panel.types import Bools, Constancy, Fit, Floats, Ints, Panel, PanelSize, Penalties, TuningStep
 
-# exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
-_LARGEST_DECAY = 325.0
-# Cells x weights that are in memory at once, and the most cells between two looks at the best score so far.
-_NUMBERS_AT_ONCE = 2_000_000
-_CELLS_AT_ONCE = 400
-# Below this e / (1 - h) loses digits, and the cell is left out by solving again.
-_CLOSED_FORM_MARGIN = 1e-3
+# Cells predicted before a triple is first compared with the best.
+_FIRST_CELLS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +50,35 @@ class DwcpOptions:
 
     lambda_time: candidates for the decay per period, >= 0.
     lambda_unit: candidates for the decay per standard deviation of distance between units, >= 0.
-    lambda_nn: candidates for the nuclear-norm penalty, > 0; infinity stands for no low-rank part.
-    search: ``cyclic`` (the paper's: one penalty at a time, then coordinate descent) or ``grid`` (every combination).
-    cv_tolerance, tolerance: precision of predictions, in standard deviations of the control cells, when control cells
-        are left out and at the treated cells.
+    lambda_nn: candidates for the nuclear-norm penalty, >= `LAMBDA_NN_FLOOR`; infinity stands for no low-rank part.
+    tuning: ``loocv`` (the paper's: every control cell left out in turn) or ``block`` (the squared error of the ATT on
+        placebo blocks of the treated cells' shape, among untreated units and in earlier periods).
+    search: of ``loocv``: ``cyclic`` (the paper's: one penalty at a time, then coordinate descent) or ``grid`` (every
+        combination).
+    unit_placebos, time_placebos: of ``block``: placebos of each kind at most, >= 0, one of them positive.
+    cv_tolerance, tolerance: precision of predictions, in standard deviations of the control cells, in tuning and at the
+        treated cells.
     """
 
     lambda_time: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
     lambda_unit: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     lambda_nn: tuple[float, ...] = (math.inf, 10.0, 3.0, 1.0, 0.3, 0.1)
+    tuning: Literal["loocv", "block"] = "loocv"
     search: Literal["cyclic", "grid"] = "cyclic"
-    cv_tolerance: float = 1e-3
-    tolerance: float = 1e-6
+    unit_placebos: int = 6
+    time_placebos: int = 6
+    cv_tolerance: float = 3e-4
+    tolerance: float = 1e-7
 
     def __post_init__(self) -> None:
-        for name in ("lambda_time", "lambda_unit"):
-            if not getattr(self, name) or not all(0 <= value < math.inf for value in getattr(self, name)):
-                raise ValueError(f"{name} must be a tuple of finite numbers that are not negative.")
-        if not self.lambda_nn or not all(value > 0 for value in self.lambda_nn):
-            raise ValueError("lambda_nn must be a tuple of positive numbers: at 0 the controls are fitted perfectly.")
+        check_grids(self.lambda_time, self.lambda_unit, self.lambda_nn)
+        check_tolerances(cv_tolerance=self.cv_tolerance, tolerance=self.tolerance)
+        if self.tuning not in ("loocv", "block"):
+            raise ValueError(f"tuning must be loocv or block, not {self.tuning!r}.")
         if self.search not in ("cyclic", "grid"):
             raise ValueError(f"search must be cyclic or grid, not {self.search!r}.")
-        for name in ("cv_tolerance", "tolerance"):
-            if not 1e-10 <= getattr(self, name) <= 1e-2:
-                raise ValueError(f"{name} must lie between 1e-10 and 1e-2, not {getattr(self, name)}.")
+        if min(self.unit_placebos, self.time_placebos) < 0 or self.unit_placebos + self.time_placebos == 0:
+            raise ValueError("unit_placebos and time_placebos must not be negative, nor both zero.")
 
 
 _DEFAULTS = DwcpOptions()
@@ -77,198 +87,124 @@ _DEFAULTS = DwcpOptions()
 def dwcp(panel: Panel, options: DwcpOptions = _DEFAULTS, penalties: Penalties | None = None, seed: int = 0) -> Fit:
     """Predict every identified treated cell by its own weighted low-rank fit.
 
-    Any assignment pattern and missing cells; effects are assumed not to carry over. A unit without a period in common
-    with the target's unit is placed at the largest distance found for that target. Penalties that are given but None
-    mean no weighting (lambda_time, lambda_unit) and no low-rank part (lambda_nn).
+    Any assignment pattern, missing cells and covariates; effects are assumed not to carry over. Penalties that are
+    given but None mean no weighting (lambda_time, lambda_unit) and no low-rank part (lambda_nn).
     ``counterfactual`` holds the target cells' predictions and, at control cells of ever-treated units, leave-one-out
-    predictions at the chosen penalties; elsewhere, and where not identified, NaN. ``criterion`` and ``path`` hold mean
-    squared leave-one-out errors in squared standard deviations of the control cells; a candidate abandoned because its
-    errors already exceeded the best's is listed with what it had. ``seed`` sets the order in which control cells are
-    visited, which only moves when a candidate is abandoned. ``rank`` is the largest over target cells.
-    Raises NoTreatedCellsError, NotIdentifiedError, UnsupportedCovariatesError, ConstantOutcomeError, and ValueError for
-    given penalties out of range.
+    predictions at the chosen penalties; elsewhere, and where not identified, NaN. With ``loocv`` the criterion is the
+    mean squared leave-one-out error in squared standard deviations of the control cells, and a candidate abandoned
+    because its errors already exceeded the best's is listed with what it had; for ``block`` see `block_search`.
+    ``seed`` draws placebos. ``rank`` is the largest over target cells. ``constancy`` tests that the effect does not
+    change over time.
+    Raises NoTreatedCellsError, NotIdentifiedError, ConstantOutcomeError, and ValueError for given penalties out of
+    range.
     """
     require_targets(panel)
-    if panel.covariates is not None:
-        raise UnsupportedCovariatesError("DWCP takes no covariates yet.", "Leave them out, or use did, which does.")
-    controls, targets = panel.control_cells, panel.target_cells
-    wanted = targets & identified_cells(controls)
+    controls = panel.control_cells
+    basis = None if panel.covariates is None else covariate_basis(controls, panel.covariates)
+    identified = identified_cells(controls) & (True if basis is None else basis.identified)
+    wanted = panel.target_cells & identified
     require_identified(panel, np.where(wanted, 0.0, np.nan))
     outcome, centre, scale = standardised(panel)
-    cells = _Cells(outcome, controls)
+    cells = SingleCells(outcome, controls, basis)
     left_out = cells.identified_when_left_out()
-    solved = True
+    triple: Triple = (0.0, 0.0, math.inf)
     path: tuple[TuningStep, ...] = ()
-    if penalties is None:
-        score = _LeaveOneOut(cells, left_out, options.cv_tolerance, seed)
-        triple: Triple = (0.0, 0.0, math.inf)
-        if left_out.any():
-            triple, path = search(score, options.lambda_time, options.lambda_unit, options.lambda_nn, options.search)
+    solved = True
+    if penalties is not None:
+        triple = given_triple(penalties)
+    elif options.tuning == "block":
+        triple, path, solved = _tune_on_blocks(panel, outcome, options, seed)
+    elif left_out.any():
+        score = _LeaveOneOut(cells, left_out, options.cv_tolerance)
+        triple, path = search(score, options.lambda_time, options.lambda_unit, options.lambda_nn, options.search)
         solved = score.converged
-    else:
-        triple = _given(penalties)
     prediction = np.full(outcome.shape, np.nan)
     rows, columns = np.nonzero(wanted)
     prediction[rows, columns], rank, converged = cells.predict(rows, columns, triple, options.tolerance)
     rows, columns = np.nonzero(left_out & panel.ever_treated[:, None])
     prediction[rows, columns], _, placebos = cells.predict(rows, columns, triple, options.cv_tolerance)
-    criterion = next((s.criterion for s in path if (s.lambda_time, s.lambda_unit, s.lambda_nn) == triple), None)
     return Fit(
         counterfactual=prediction * scale + centre,
         penalties=Penalties(*triple),
-        tuning="fixed" if penalties is not None else "loocv" if path else "none",
-        criterion=criterion,
+        tuning="fixed" if penalties is not None else options.tuning if path else "none",
+        criterion=next((step.criterion for step in reversed(path) if triple_of(step) == triple), None),
         path=path,
         rank=rank,
         converged=converged and placebos and solved,
+        constancy=_constancy(panel, seed) if penalties is None else None,
     )
 
 
-def _given(penalties: Penalties) -> Triple:
-    time = 0.0 if penalties.lambda_time is None else float(penalties.lambda_time)
-    unit = 0.0 if penalties.lambda_unit is None else float(penalties.lambda_unit)
-    nn = math.inf if penalties.lambda_nn is None else float(penalties.lambda_nn)
-    if not (0 <= time < math.inf and 0 <= unit < math.inf and nn > 0):
-        raise ValueError("lambda_time and lambda_unit must be finite and not negative, lambda_nn positive.")
-    return time, unit, nn
+def _constancy(panel: Panel, seed: int) -> Constancy | None:
+    # The test's own fits take no covariates.
+    return assess(read_block(panel), ConstancyOptions(), seed).constancy if panel.covariates is None else None
 
 
-class _Cells:
-    """Predictions of single cells of one panel, each from a fit that leaves it out."""
+def _tune_on_blocks(
+    panel: Panel, outcome: Floats, options: DwcpOptions, seed: int
+) -> tuple[Triple, tuple[TuningStep, ...], bool]:
+    """The triple that predicts placebo blocks best, all that were tried, and whether every solve converged.
 
-    def __init__(self, outcome: Floats, controls: Bools) -> None:
-        self.outcome, self.controls = outcome, controls
-        self.mask = controls.astype(np.float64)
-        self.chunk = max(1, min(_CELLS_AT_ONCE, _NUMBERS_AT_ONCE // outcome.size))
+    A panel without placebos is left unweighted.
+    """
+    rng = np.random.default_rng([seed, 3])
+    treated, n_unit, n_time = panel.target_cells, options.unit_placebos, options.time_placebos
+    placebos = placebo_panels(outcome, panel.observed, treated, n_unit, n_time, rng)
+    if placebos is None:
+        return (0.0, min(options.lambda_unit), math.inf), (), True
+    cells, targets = [], []
+    for k in range(placebos.panels.n):
+        one = placebos.panels.take(np.array([k]))
+        controls = one.cells[0] & ~one.treated[0] & ~treated
+        basis = None if panel.covariates is None else covariate_basis(controls, panel.covariates)
+        known = identified_cells(controls) & (True if basis is None else basis.identified)
+        cells.append(SingleCells(outcome, controls, basis))
+        targets.append(np.nonzero(one.targets[0] & ~treated & known))
+    solved = [True]
 
-    def predict(self, rows: Ints, columns: Ints, triple: Triple, tolerance: float) -> tuple[Floats, int, bool]:
-        """Predictions (k,) of the cells (rows, columns), the largest rank, and whether every solve converged."""
-        predicted = np.zeros(rows.size)
-        rank, converged = 0, True
-        remaining = np.arange(rows.size)
-        if math.isinf(triple[2]) and triple[1] == 0.0:
-            predicted, remaining = self._closed_form(rows, columns, triple[0])
-        for begin in range(0, remaining.size, self.chunk):
-            part = remaining[begin : begin + self.chunk]
-            cells = rows[part], columns[part]
-            weights = self.weights(*cells, triple)
-            fits = low_rank_fit(
-                self.outcome, weights, np.full(part.size, triple[2]), targets=cells, tolerance=tolerance
-            )
-            predicted[part] = fits.predictions_at(*cells)
-            rank = max(rank, int(fits.rank.max()))
-            converged = converged and bool(fits.converged.all())
-        return predicted, rank, converged
+    def squares(triples: list[Triple], where: Ints) -> Floats:
+        found = np.zeros((len(triples), where.size))
+        for place, k in enumerate(where):
+            rows, columns = targets[k]
+            for number, triple in enumerate(triples):
+                predicted, _, converged = cells[k].predict(rows, columns, triple, options.cv_tolerance)
+                error = float((outcome[rows, columns] - predicted).mean()) if rows.size else 0.0
+                found[number, place] = (error * placebos.inflation[k]) ** 2
+                solved[0] = solved[0] and converged
+        return found
 
-    def weights(self, rows: Ints, columns: Ints, triple: Triple) -> ProductWeights:
-        """Theta omega (1 - W) of each target cell, the target itself left out."""
-        time, unit, _ = triple
-        periods = np.arange(self.outcome.shape[1])
-        decay = time * np.abs(periods - columns[:, None])
-        apart = unit * self._distances(rows, columns) if unit > 0 else np.zeros((rows.size, self.outcome.shape[0]))
-        return ProductWeights(
-            np.exp(-np.minimum(apart, _LARGEST_DECAY)),
-            np.exp(-np.minimum(decay, _LARGEST_DECAY)),
-            self.controls[None],
-            (rows, columns) if self.controls[rows, columns].any() else None,
-        )
-
-    def _distances(self, rows: Ints, columns: Ints) -> Floats:
-        """(k, n_units): d(j, i) with the target's own period left out."""
-        each = np.arange(rows.size)
-        both = self.mask[rows][:, None, :] * self.mask
-        both[each, :, columns] = 0.0
-        count = both.sum(axis=2)
-        squares = np.einsum("knt,knt->kn", (self.outcome[rows][:, None, :] - self.outcome) ** 2, both)
-        distance = np.sqrt(squares / np.maximum(count, 1.0))
-        distance = np.where(count > 0, distance, distance.max(axis=1, keepdims=True))
-        distance[each, rows] = 0.0
-        return np.asarray(distance)
-
-    def _closed_form(self, rows: Ints, columns: Ints, time: float) -> tuple[Floats, Ints]:
-        """L = 0 and equal unit weights: one fit per period serves all its cells, the left-out residual is e / (1 - h).
-
-        Returns predictions (k,) and the positions of those that still have to be left out by solving again.
-        """
-        periods = np.arange(self.outcome.shape[1])
-        predicted = np.zeros(rows.size)
-        again = np.zeros(rows.size, dtype=bool)
-        for column in np.unique(columns):
-            here = np.flatnonzero(columns == column)
-            theta = np.exp(-np.minimum(time * np.abs(periods - column), _LARGEST_DECAY))
-            fitted, leverage = _fit_and_leverage(self.outcome, self.mask * theta, rows[here], int(column))
-            own = self.controls[rows[here], column]
-            margin = np.where(own, 1.0 - leverage, 1.0)
-            again[here] = margin < _CLOSED_FORM_MARGIN
-            observed = self.outcome[rows[here], column]
-            leave_one_out = observed - (observed - fitted) / np.where(margin > 0, margin, 1.0)
-            predicted[here] = np.where(own, leave_one_out, fitted)
-        return predicted, np.flatnonzero(again)
-
-    def identified_when_left_out(self) -> Bools:
-        """(n_units, n_periods): control cells whose unit and period stay linked without them.
-
-        Those whose leverage in the equally weighted fit is below 1; on a cycle it is at least 1 / (its length) below.
-        """
-        leverage = _leverages(self.mask)
-        return np.asarray(self.controls & (leverage < 1.0 - 0.25 / sum(self.controls.shape)))
+    grids = options.lambda_time, options.lambda_unit, options.lambda_nn
+    return *block_search(squares, placebos.placebo, *grids), solved[0]
 
 
 class _LeaveOneOut:
-    """The criterion: mean squared error of predicting control cells left out in turn."""
+    """The criterion: mean squared error of predicting control cells left out in turn.
 
-    def __init__(self, cells: _Cells, scored: Bools, tolerance: float, seed: int) -> None:
-        rows, columns = np.nonzero(scored)
-        order = np.random.default_rng(seed).permutation(rows.size)
-        self.cells, self.rows, self.columns = cells, rows[order], columns[order]
+    Cells with the largest errors under the best triple so far come first, in chunks that grow, so that a worse triple
+    is soon known to be worse. That saves work and changes no complete score.
+    """
+
+    def __init__(self, cells: SingleCells, scored: Bools, tolerance: float) -> None:
+        self.cells, (self.rows, self.columns) = cells, np.nonzero(scored)
         self.tolerance, self.converged = tolerance, True
+        self.order, self.least = np.arange(self.rows.size), math.inf
 
     def __call__(self, triple: Triple, bound: float) -> tuple[float, bool]:
-        observed = self.cells.outcome[self.rows, self.columns]
-        step = self.rows.size if math.isinf(triple[2]) else self.cells.chunk
-        total = 0.0
-        for begin in range(0, self.rows.size, step):
-            part = slice(begin, begin + step)
-            predicted, _, good = self.cells.predict(self.rows[part], self.columns[part], triple, self.tolerance)
+        squares = np.zeros(self.rows.size)
+        begin, step = 0, self.rows.size if math.isinf(triple[2]) else _FIRST_CELLS
+        while begin < self.rows.size:
+            part = self.order[begin : begin + step]
+            rows, columns = self.rows[part], self.columns[part]
+            predicted, _, good = self.cells.predict(rows, columns, triple, self.tolerance)
             self.converged = self.converged and good
-            total += float(((observed[part] - predicted) ** 2).sum())
-            if total / self.rows.size > bound and begin + step < self.rows.size:
-                return total / self.rows.size, False
-        return total / self.rows.size, True
-
-
-def _additive(outcome: Floats, weights: Floats, rows: Ints, columns: Ints) -> Floats:
-    """(k,): alpha_i + beta_t at each problem's cell. weights: (k, n_units, n_periods)."""
-    if weights.shape[1] < weights.shape[2]:
-        return _additive(outcome.T, np.ascontiguousarray(np.swapaxes(weights, 1, 2)), columns, rows)
-    operator = TwoWayOperator(weights)
-    alpha, beta = operator.effects(weights * outcome)
-    # One step of iterative refinement.
-    more_alpha, more_beta = operator.effects(weights * (outcome - alpha[:, :, None] - beta[:, None, :]))
-    each = np.arange(rows.size)
-    return np.asarray((alpha + more_alpha)[each, rows] + (beta + more_beta)[each, columns])
-
-
-def _fit_and_leverage(outcome: Floats, weights: Floats, rows: Ints, column: int) -> tuple[Floats, Floats]:
-    """Fitted values and leverages (k,) of the cells (rows, column) in one weighted two-way fit."""
-    operator = TwoWayOperator(weights[None])
-    alpha, beta = operator.effects((weights * outcome)[None])
-    contrast = -weights[rows] / operator.row_weight[0, rows, None]
-    contrast[:, column] += 1.0
-    spread = np.einsum("kt,ts,ks->k", contrast, operator.inverse[0], contrast, optimize=True)
-    own_weight = weights[rows, column]
-    return alpha[0, rows] + beta[0, column], own_weight * (1.0 / operator.row_weight[0, rows] + spread)
-
-
-def _leverages(weights: Floats) -> Floats:
-    """(n_units, n_periods): leverage of every cell in one weighted two-way fit."""
-    if weights.shape[0] < weights.shape[1]:
-        return _leverages(np.ascontiguousarray(weights.T)).T
-    operator = TwoWayOperator(weights[None])
-    share, inverse = weights / operator.row_weight[0, :, None], operator.inverse[0]
-    crossed = share @ inverse
-    own = 1.0 / operator.row_weight[0] + np.einsum("it,it->i", crossed, share)
-    return np.asarray(weights * (own[:, None] + np.diag(inverse) - 2.0 * crossed))
+            squares[part] = (self.cells.outcome[rows, columns] - predicted) ** 2
+            begin, step = begin + step, 2 * step
+            score = float(squares.sum()) / squares.size
+            if score > bound and begin < self.rows.size:
+                return score, False
+        if score < self.least:
+            self.order, self.least = np.argsort(-squares, kind="stable"), score
+        return score, True
 
 
 def dwcp_cost(size: PanelSize, options: DwcpOptions = _DEFAULTS, tune: bool = True) -> float:

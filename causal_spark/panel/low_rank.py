@@ -39,8 +39,8 @@ _COLLINEAR = 1e-18
 _RANK_SHARE = 1e-3
 
 
-#: What has to be precise: one cell per problem (rows (n,), columns (n,)), the coefficients of covariates, or, if None,
-#: the predictions of all cells with weight.
+#: What has to be precise: one cell per problem (rows (n,), columns (n,)) or several (n, k), the coefficients of
+#: covariates, or, if None, the predictions of all cells with weight.
 Watched = tuple[Ints, Ints] | Literal["coefficients"] | None
 
 
@@ -72,13 +72,12 @@ class LowRankFits:
         return np.asarray(both if self.covariates is None else both + _explained(self.coefficients, self.covariates))
 
     def predictions_at(self, rows: Ints, columns: Ints) -> Floats:
-        """(n,): the prediction of one cell per problem."""
-        each = np.arange(rows.size)
-        low_rank = np.einsum("nk,nk->n", self.unit_factors[each, rows], self.period_factors[each, columns])
+        """(n,) or (n, k): the prediction of one cell per problem, or of several; rows and columns in that shape."""
+        each = np.arange(rows.shape[0]).reshape(-1, *(1,) * (rows.ndim - 1))
+        low_rank = (self.unit_factors[each, rows] * self.period_factors[each, columns]).sum(axis=-1)
         found = self.unit_effects[each, rows] + self.period_effects[each, columns] + low_rank
         if self.covariates is not None:
-            at = each if self.covariates.shape[0] > 1 else np.zeros_like(each)
-            found = found + np.einsum("nk,nk->n", self.coefficients, self.covariates[at, :, rows, columns])
+            found = found + _explained_at(self.coefficients, self.covariates, rows, columns)
         return np.asarray(found)
 
 
@@ -138,6 +137,14 @@ def _explained(coefficients: Floats, covariates: Floats) -> Floats:
             optimize=True,
         )
     )
+
+
+def _explained_at(coefficients: Floats, covariates: Floats, rows: Ints, columns: Ints) -> Floats:
+    """X'b at cells: rows, columns (n,) or (n, k)."""
+    each = np.arange(rows.shape[0]) if covariates.shape[0] > 1 else np.zeros(rows.shape[0], dtype=np.intp)
+    each = each.reshape(-1, *(1,) * (rows.ndim - 1))
+    at = covariates[each, :, rows, columns]
+    return np.asarray((at * coefficients.reshape(rows.shape[0], *(1,) * (rows.ndim - 1), -1)).sum(axis=-1))
 
 
 def _taken(targets: Watched, kept: Ints) -> Watched:
@@ -387,13 +394,13 @@ class _Sweeper:
             if covariates.shape[1]:
                 every = every + _explained(found.coefficients, covariates)
             return np.where(self.profile.weights > 0, every, 0.0).reshape(n, -1)
-        each, (rows, columns) = np.arange(n), self.targets
-        low_rank = np.einsum("nk,nk->n", found.left[each, rows], right[each, columns])
-        cell = found.alpha[each, rows] + beta[each, columns] + low_rank
+        rows, columns = (each.reshape(n, -1) for each in self.targets)
+        each = np.arange(n)[:, None]
+        cells = (found.left[each, rows] * right[each, columns]).sum(axis=2)
+        cells += found.alpha[each, rows] + beta[each, columns]
         if covariates.shape[1]:
-            at = each if covariates.shape[0] > 1 else np.zeros_like(each)
-            cell = cell + np.einsum("nk,nk->n", found.coefficients, covariates[at, :, rows, columns])
-        return np.asarray(cell)[:, None]
+            cells += _explained_at(found.coefficients, covariates, rows, columns)
+        return np.asarray(cells)
 
     def gap(self, found: _Iterate) -> Floats:
         """(n,): duality gap over the primal objective."""
@@ -404,7 +411,8 @@ class _Sweeper:
         residual = explained - found.left @ np.swapaxes(right, 1, 2)
         dual = 2.0 * self.profile.weights * residual
         squares = 0.5 * np.einsum("nit,nit->n", dual, residual)
-        nuclear = _singular_values(found.left, right).sum(axis=1)
+        # At least the nuclear norm, and equal to it once A and B are balanced, as they are at the optimum.
+        nuclear = 0.5 * (np.einsum("nik,nik->n", found.left, found.left) + np.einsum("ntk,ntk->n", right, right))
         primal = squares + self.lambda_nn * nuclear
         top = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual)[:, -1], 0.0))
         shrink = np.minimum(1.0, self.lambda_nn / np.maximum(top, np.finfo(float).tiny))

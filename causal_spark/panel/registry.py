@@ -10,6 +10,8 @@ from typing import Any
 from causal_spark.panel.did import DidOptions, did, did_cost
 from causal_spark.panel.difp import DifpOptions, difp, difp_cost
 from causal_spark.panel.dwcp import DwcpOptions, dwcp, dwcp_cost
+from causal_spark.panel.dwcp_adaptive import DwcpAdaptiveOptions, dwcp_adaptive, dwcp_adaptive_cost
+from causal_spark.panel.dwcp_constant import DwcpConstantOptions, dwcp_constant, dwcp_constant_cost
 from causal_spark.panel.inference import VarianceEstimate
 from causal_spark.panel.mc import McOptions, mc, mc_arrays, mc_cost
 from causal_spark.panel.placebo import (
@@ -92,6 +94,22 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
             ),
             EstimatorDefinition(
                 "dwcp", dwcp, DwcpOptions, dwcp_cost, lambda _: 65.0, "Doubly weighted causal panel estimator (TROP)."
+            ),
+            EstimatorDefinition(
+                "dwcp_constant",
+                dwcp_constant,
+                DwcpConstantOptions,
+                dwcp_constant_cost,
+                lambda _: 250.0,
+                "DWCP with one constant effect, treated cells kept in.",
+            ),
+            EstimatorDefinition(
+                "dwcp_adaptive",
+                dwcp_adaptive,
+                DwcpAdaptiveOptions,
+                dwcp_adaptive_cost,
+                lambda _: 450.0,
+                "Average of constant-effect DWCP and synthetic DiD, weighted by how constant effects look.",
             ),
         )
     }

@@ -1,20 +1,63 @@
-"""What tuning shares: the outcome's scale, cross-validation folds, search over penalty grids."""
+"""What tuning shares: the outcome's scale, penalties and their grids, folds, search over grids."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from causal_spark.errors import ConstantOutcomeError
-from causal_spark.panel.types import Bools, Floats, Ints, Panel, TuningStep
+from causal_spark.panel.types import Bools, Floats, Ints, Panel, Penalties, TuningStep
 
 # Scores closer than this are a tie: with L = 0 many lambda_nn differ by rounding only.
 _BETTER = 1.0 - 1e-9
 
+#: Smallest nuclear-norm penalty on standardised outcomes: below it a fit all but repeats the control cells, so that
+#: its prediction elsewhere is decided by rounding and takes very long.
+LAMBDA_NN_FLOOR = 1e-4
+# Panels of each kind on which block tuning tries all candidates, and how many of the candidates see all panels.
+_FIRST_ROUND, _FINALISTS = 2, 8
+
 #: (lambda_time, lambda_unit, lambda_nn)
 Triple = tuple[float, float, float]
+
+
+def check_grids(lambda_time: Sequence[float], lambda_unit: Sequence[float], lambda_nn: Sequence[float]) -> None:
+    """Raise ValueError naming the grid that is empty or holds a penalty out of range."""
+    for name, grid in (("lambda_time", lambda_time), ("lambda_unit", lambda_unit)):
+        if not grid or not all(0 <= value < math.inf for value in grid):
+            raise ValueError(f"{name} must be a tuple of finite numbers that are not negative.")
+    if not lambda_nn or not all(value >= LAMBDA_NN_FLOOR for value in lambda_nn):
+        raise ValueError(
+            f"lambda_nn must be a tuple of numbers >= {LAMBDA_NN_FLOOR}: at 0 the controls are fitted perfectly."
+        )
+
+
+def check_tolerances(**tolerances: float) -> None:
+    """Raise ValueError naming the tolerance that is out of range."""
+    for name, value in tolerances.items():
+        if not 1e-10 <= value <= 1e-2:
+            raise ValueError(f"{name} must lie between 1e-10 and 1e-2, not {value}.")
+
+
+def given_triple(penalties: Penalties) -> Triple:
+    """Penalties that are given, None read as no weighting and no low-rank part; ValueError when out of range."""
+    time = 0.0 if penalties.lambda_time is None else float(penalties.lambda_time)
+    unit = 0.0 if penalties.lambda_unit is None else float(penalties.lambda_unit)
+    nn = math.inf if penalties.lambda_nn is None else float(penalties.lambda_nn)
+    if not (0 <= time < math.inf and 0 <= unit < math.inf and nn >= LAMBDA_NN_FLOOR):
+        raise ValueError(
+            "lambda_time and lambda_unit must be finite and not negative, lambda_nn at least "
+            f"{LAMBDA_NN_FLOOR}: at 0 the controls are fitted perfectly."
+        )
+    return time, unit, nn
+
+
+def triple_of(step: TuningStep) -> tuple[float | None, float | None, float | None]:
+    """The penalties of a step of the path."""
+    return step.lambda_time, step.lambda_unit, step.lambda_nn
 
 
 def standardised(panel: Panel) -> tuple[Floats, float, float]:
@@ -23,8 +66,19 @@ def standardised(panel: Panel) -> tuple[Floats, float, float]:
     Penalties of `mc` and `dwcp` refer to this scale. Cells that are not control cells are 0, so nothing reads a treated
     outcome by accident. Raises ConstantOutcomeError when the control cells do not vary beyond rounding.
     """
+    origin, mean, deviation = scale_of(panel)
     controls = panel.control_cells
-    values = panel.outcome[controls]
+    outcome = np.zeros(panel.outcome.shape)
+    outcome[controls] = (panel.outcome[controls] - origin - mean) / deviation
+    return outcome, origin + mean, deviation
+
+
+def scale_of(panel: Panel) -> tuple[float, float, float]:
+    """An origin among the control cells' outcomes, their mean beyond it, and their standard deviation.
+
+    Subtracting one after the other keeps digits. Raises ConstantOutcomeError when the deviation is rounding only.
+    """
+    values = panel.outcome[panel.control_cells]
     if values.size:
         origin = values[0]
         centred = values - origin
@@ -33,9 +87,7 @@ def standardised(panel: Panel) -> tuple[Floats, float, float]:
         # Squares are taken of numbers near 1, so outcomes of 1e-200 or 1e200 neither underflow nor overflow.
         deviation = spread * float(np.std(centred / spread)) if spread > 0 else 0.0
         if deviation > 8 * np.finfo(float).eps * float(np.abs(values).max()):
-            outcome = np.zeros(panel.outcome.shape)
-            outcome[controls] = (centred - mean) / deviation
-            return outcome, float(origin + mean), deviation
+            return float(origin), mean, deviation
     raise ConstantOutcomeError(
         "The outcomes of the control cells do not vary, so penalties have no scale.",
         "Drop this group, or use the did estimator, which has no penalty.",
@@ -72,15 +124,19 @@ class _Search:
         return value
 
     def along(self, start: Triple, axis: int, grid: tuple[float, ...]) -> Triple:
-        """The best triple on the line through ``start``; ``start`` itself is on it only if the grid says so."""
-        best, least = start, np.inf
+        """The best triple on the line through ``start``; ``start`` itself is on it only if the grid says so.
+
+        It is scored first when it is, since most others are soon known to be worse than it.
+        """
+        line: list[Triple] = []
         for value in grid:
             moved = (*start[:axis], value, *start[axis + 1 :])
-            triple = (moved[0], moved[1], moved[2])
-            found = self.ask(triple, least)
-            if found < least * _BETTER:
-                best, least = triple, found
-        return best
+            line.append((moved[0], moved[1], moved[2]))
+        found = dict.fromkeys(line, np.inf)
+        for triple in sorted(line, key=lambda triple: triple != start):
+            found[triple] = self.ask(triple, min(found.values()))
+        least = min(found.values())
+        return next(triple for triple in line if found[triple] * _BETTER <= least)
 
     def everywhere(self, grids: tuple[tuple[float, ...], ...]) -> None:
         least = np.inf
@@ -125,3 +181,63 @@ def search(
     least = min(found.seen[triple][0] for triple in complete)
     chosen = next(triple for triple in complete if found.seen[triple][0] * _BETTER <= least)
     return chosen, tuple(TuningStep(*triple, value) for triple, (value, _) in found.seen.items())
+
+
+#: (triples, positions of panels) -> (k, n) squared errors of the effect.
+SquaresFunction = Callable[[list[Triple], Ints], Floats]
+
+
+def block_search(
+    squares: SquaresFunction,
+    placebo: Bools,
+    times: tuple[float, ...],
+    units: tuple[float, ...],
+    lambdas_nn: tuple[float, ...],
+) -> tuple[Triple, tuple[TuningStep, ...]]:
+    """The triple with the smallest score on panels whose true effect is zero, and every triple tried.
+
+    placebo: (n,) whether a panel is a placebo, else a bootstrap; the score is the mean squared error over each kind,
+    over its median among the candidates, added up. All pairs of lambda_time and lambda_nn are tried on a few panels of
+    each kind at the smallest lambda_unit; the best of them on all; then every lambda_unit at the winner. Candidates
+    dropped after the first round are listed with that round's score.
+    """
+    units = tuple(sorted(units))
+    pairs: list[Triple] = [(time, units[0], nn) for nn in sorted(lambdas_nn, reverse=True) for time in times]
+    everything = np.arange(placebo.size)
+    first = _a_few(placebo)
+    found = {triple: np.full(placebo.size, np.nan) for triple in pairs}
+
+    def fill(triples: list[Triple], where: Ints) -> None:
+        if triples and where.size:
+            for triple, errors in zip(triples, squares(triples, where), strict=True):
+                found[triple][where] = errors
+
+    def score(triples: list[Triple], where: Ints) -> Floats:
+        stacked, total = np.stack([found[triple][where] for triple in triples]), np.zeros(len(triples))
+        for kind in (placebo[where], ~placebo[where]):
+            if kind.any():
+                mean = stacked[:, kind].mean(axis=1)
+                total += mean / max(float(np.median(mean)), np.finfo(float).tiny)
+        return total
+
+    fill(pairs, first)
+    scores = score(pairs, first)
+    dropped = dict(zip(pairs, scores.tolist(), strict=True))
+    final: list[Triple] = [pairs[k] for k in np.sort(np.argsort(scores, kind="stable")[:_FINALISTS])]
+    fill(final, np.setdiff1d(everything, first))
+    best = final[int(score(final, everything).argmin())]
+    beside = [(best[0], unit, best[2]) for unit in units[1:]]
+    found |= {triple: np.full(placebo.size, np.nan) for triple in beside}
+    fill(beside, everything)
+    final += beside
+    scores = score(final, everything)
+    path = [TuningStep(*triple, value) for triple, value in dropped.items() if triple not in final]
+    path += [TuningStep(time, unit, nn, value) for (time, unit, nn), value in zip(final, scores.tolist(), strict=True)]
+    return final[int(scores.argmin())], tuple(path)
+
+
+def _a_few(placebo: Bools) -> Ints:
+    """Positions of a few panels of each kind; placebos from begin to end, as unit and time placebos come in turn."""
+    placebos, bootstraps = np.flatnonzero(placebo), np.flatnonzero(~placebo)
+    spread = np.unique(np.linspace(0, max(placebos.size - 1, 0), 2 * _FIRST_ROUND).round().astype(np.intp))
+    return np.concatenate([placebos[spread] if placebos.size else placebos, bootstraps[:_FIRST_ROUND]])

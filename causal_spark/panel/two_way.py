@@ -303,3 +303,37 @@ def two_way_covariate_fit(outcome: Floats, weights: Floats, covariates: Floats) 
     fitted = effects[0] + left @ coefficients + centre[0]
     identified = np.isfinite(unknown) & (unknown <= tolerance * (1.0 + np.linalg.norm(scaled, axis=2)))
     return CovariateFit(np.where(identified, fitted, np.nan), coefficients, int(known.shape[0]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CovariateBasis:
+    """Directions of covariates that used cells identify beside the two-way effects.
+
+    directions: (k, n_units, n_periods), orthogonal and of unit length over the used cells once effects are taken out;
+    leverage: (n_units, n_periods), what they add to the leverage of a used cell with equal weights; identified:
+    (n_units, n_periods), cells whose covariates move in no other direction.
+    """
+
+    directions: Floats
+    leverage: Floats
+    identified: Bools
+
+
+def covariate_basis(used: Bools, covariates: Floats) -> CovariateBasis:
+    """Reduce covariates (n_units, n_periods, n_covariates), finite where used, to what used cells identify of them."""
+    layers = np.moveaxis(np.where(np.isfinite(covariates), covariates, 0.0), 2, 0)
+    finite = np.isfinite(covariates).all(axis=2)
+    weights = used.astype(np.float64)
+    centred = layers - np.array([layer[used].mean() if used.any() else 0.0 for layer in layers])[:, None, None]
+    spread = np.sqrt((np.where(used, centred, 0.0) ** 2).sum(axis=(1, 2)))
+    centred = centred / np.where(spread > 0, spread, 1.0)[:, None, None]
+    left = np.moveaxis(centred - two_way_fit(centred, weights), 0, 2)
+    _, values, vectors = np.linalg.svd(left[used], full_matrices=False)
+    known = vectors[values > _COLLINEAR] / values[values > _COLLINEAR][:, None]
+    projector = vectors[values > _COLLINEAR].T @ vectors[values > _COLLINEAR]
+    unknown = np.linalg.norm(left - left @ projector, axis=2)
+    size = np.linalg.norm(left, axis=2)
+    tolerance = 1e-6 / np.sqrt(max(float(used.sum()), 1.0))
+    identified = finite & np.isfinite(size) & (unknown <= tolerance * (1.0 + size))
+    leverage = np.where(used, ((left @ known.T) ** 2).sum(axis=2), 0.0)
+    return CovariateBasis(np.einsum("kc,cit->kit", known, centred), leverage, identified)

@@ -125,6 +125,19 @@ class Notice:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Constancy:
+    """Whether the effect looks constant over time.
+
+    statistic, p_value: of the test that it is, None where it cannot be made (one treated period, too few panels to
+    calibrate it on); weight: of the constant effect in an average with one that may change, from 0 to 1, else None.
+    """
+
+    statistic: float | None
+    p_value: float | None
+    weight: float | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """What an estimator says of a panel.
@@ -139,6 +152,7 @@ class Fit:
     rank: numerical rank of the low-rank part, None for estimators without one.
     converged: whether every solve reached its stated optimality.
     notices: what else must be said of the estimate; the job writes them to ``failures`` with kind ``warned``.
+    constancy: of the effect over time, None for estimators that do not judge it.
     """
 
     counterfactual: Floats
@@ -150,6 +164,7 @@ class Fit:
     rank: int | None = None
     converged: bool = True
     notices: tuple[Notice, ...] = ()
+    constancy: Constancy | None = None
 
 
 #: An estimator: (panel, options, penalties, seed) -> Fit. Given penalties are kept and nothing is tuned; None tunes.

@@ -1,0 +1,242 @@
+"""Is the effect constant over time? What the estimates of a constant and of a free effect say, and how far they err.
+
+At one fixed set of penalties three things are computed on the panel and on panels like it whose true effect is zero
+(`causal_spark.panel.calibration_panels`): the constant effect c, the free effects by periods since the start of
+treatment, summed up as linear and quadratic contrasts s and their mean over cells, and the synthetic
+difference-in-differences S. Their errors on the calibration panels give the covariance V of (c, S, s). With a constant
+effect c and the mean free effect have the same mean and s is zero: the quadratic form of these differences in the
+inverse of their own covariance is the test statistic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import fdtrc
+
+from causal_spark.errors import GroupError, NotIdentifiedError, UnsupportedCovariatesError
+from causal_spark.panel.calibration_panels import bootstrap_panels, join, placebo_panels
+from causal_spark.panel.constant_effect import TreatedPanels, constant_fits, contrasts, event_groups
+from causal_spark.panel.did import require_targets
+from causal_spark.panel.sdid import sdid
+from causal_spark.panel.summary import att
+from causal_spark.panel.tuning import scale_of
+from causal_spark.panel.two_way import identified_cells
+from causal_spark.panel.types import Bools, Constancy, Fit, Floats, Ints, Panel
+
+# Size of the profile, in standard deviations, that is added to see how it moves the constant effect.
+_PROFILE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ConstancyOptions:
+    """At which penalties, and on what panels, constancy is judged.
+
+    lambda_time: decay per period from the treated cells' middle. lambda_nn: nuclear-norm penalty. unit_placebos,
+    time_placebos, bootstraps: calibration panels of each kind, at most. shrink: by what estimated covariances
+    between estimates are multiplied, being noisy. tolerance: precision of the panel's own
+    estimates, in standard deviations; those of calibration panels need less.
+    """
+
+    lambda_time: float = 0.6
+    lambda_nn: float = 0.04
+    unit_placebos: int = 8
+    time_placebos: int = 8
+    bootstraps: int = 16
+    shrink: float = 0.7
+    tolerance: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """The treated cells of a panel, ready to be fitted with their effects in.
+
+    standard: (n_units, n_periods) outcomes in standard deviations of the control cells; observed, treated: cells that
+    enter, treated ones only where they are identified. centre, scale: of the outcome.
+    """
+
+    panel: Panel
+    standard: Floats
+    observed: Bools
+    treated: Bools
+    centre: float
+    scale: float
+
+    @property
+    def panels(self) -> TreatedPanels:
+        """The observed panel as a stack of one."""
+        return TreatedPanels.one(self.standard, self.observed, self.treated)
+
+    def untreated(self) -> Floats:
+        """(n_units, n_periods): standardised outcomes less the free effects at pilot penalties."""
+        options = ConstancyOptions()
+        groups = event_groups(self.treated)
+        fits = _fits(self.panels, groups[None], options)
+        effects = fits[1]
+        return np.where(groups >= 0, self.standard - effects[0][np.maximum(groups, 0)], self.standard)
+
+    def counterfactual(self, fitted: Floats, effect: float) -> Floats:
+        """(n_units, n_periods): outcome less the effect at target cells, fitted values at others of treated units."""
+        rows = np.asarray(self.treated.any(axis=1))
+        found = np.where(self.observed & ~self.treated & rows[:, None], fitted, np.nan)
+        found[self.treated] = self.standard[self.treated] - effect
+        return found * self.scale + self.centre
+
+
+def read_block(panel: Panel) -> Block:
+    """The treated cells that a fit with effects in can tell something of.
+
+    Those whose unit and period are linked through control cells. Other treated cells leave the fit.
+    Raises NoTreatedCellsError, NotIdentifiedError, UnsupportedCovariatesError and ConstantOutcomeError.
+    """
+    require_targets(panel)
+    if panel.covariates is not None:
+        raise UnsupportedCovariatesError(
+            "This estimator takes no covariates.", "Leave them out, or use did or dwcp, which do."
+        )
+    controls = panel.control_cells
+    targets = panel.target_cells & identified_cells(controls)
+    if not targets.any():
+        raise NotIdentifiedError(
+            "No treated cell's unit and period are linked through control cells.",
+            "Add control units observed in the treated periods, and periods before treatment.",
+        )
+    origin, mean, scale = scale_of(panel)
+    observed = controls | targets
+    standard = np.where(observed, (np.where(observed, panel.outcome, origin) - origin - mean) / scale, 0.0)
+    return Block(panel, standard, observed, targets, origin + mean, scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assessment:
+    """What the estimates say, in standard deviations.
+
+    estimates: (2 + k,), c, S and k contrasts s; covariance of their errors; slopes: (k,) change of c per unit of each
+    contrast; constancy: the test; n: calibration panels; converged: whether all fits reached their tolerance; sdid: the
+    fit of S; rank: of the constant fit; fitted: its untreated outcomes (n_units, n_periods).
+    """
+
+    estimates: Floats
+    covariance: Floats
+    slopes: Floats
+    constancy: Constancy
+    n: int
+    converged: bool
+    sdid: Fit | None
+    rank: int
+    fitted: Floats
+
+
+def _fits(panels: TreatedPanels, groups: Ints, options: ConstancyOptions) -> tuple[Floats, Floats, Floats, Ints, bool]:
+    """C (n,), free effects (n, n_groups), untreated outcomes of the constant fit, its ranks, whether all converged."""
+    ones = np.ones(panels.n)
+    penalties = options.lambda_time * ones, 0.0 * ones, options.lambda_nn * ones
+    constant = constant_fits(panels, *penalties, tolerance=options.tolerance)
+    if int(groups.max()) == 0:
+        free = constant
+    else:
+        free = constant_fits(panels, *penalties, groups=groups, tolerance=options.tolerance)
+    converged = bool(constant.converged.all() and free.converged.all())
+    return constant.effects[:, 0], free.effects, constant.fitted, constant.rank, converged
+
+
+def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: bool = False) -> Assessment:
+    """Estimates, their covariance and the test of constancy; without S unless ``with_sdid``.
+
+    Raises what `sdid` raises on the panel itself; a calibration panel on which it fails is left out.
+    """
+    rng = np.random.default_rng([seed, 2])
+    groups = event_groups(block.treated)
+    n_groups = int(groups.max()) + 1
+    basis = contrasts(n_groups) if n_groups > 1 else np.zeros((0, 1))
+    parts = [
+        part
+        for part in (
+            placebo_panels(
+                block.standard, block.observed, block.treated, options.unit_placebos, options.time_placebos, rng
+            ),
+            bootstrap_panels(block.untreated(), block.observed, block.treated, options.bootstraps, rng)
+            if options.bootstraps
+            else None,
+        )
+        if part is not None
+    ]
+    profiles = block.panels.take(np.zeros(1 + len(basis), dtype=np.intp))
+    for k, direction in enumerate(basis):
+        shape = _PROFILE * n_groups * direction[np.maximum(groups, 0)]
+        profiles.outcome[1 + k] += np.where(groups >= 0, shape, 0.0)
+    calibration = join(parts) if parts else None
+    panels = TreatedPanels.concatenate([profiles, *([calibration.panels] if calibration else [])])
+    all_groups = event_groups(panels.targets)
+    own = 1 + len(basis)
+    constant, free, fitted, rank, converged = _fits(panels.take(np.arange(own)), all_groups[:own], options)
+    if calibration is not None:
+        rough = _fits(calibration.panels, all_groups[own:], replace(options, tolerance=1e-3))
+        constant, free = np.concatenate([constant, rough[0]]), np.concatenate([free, rough[1]])
+        converged = converged and rough[4]
+    counts = np.stack([(all_groups == g).sum(axis=(1, 2)) for g in range(n_groups)], axis=1)
+    mean_free = (free * counts).sum(axis=1) / counts.sum(axis=1)
+    found = np.column_stack([constant, np.zeros(panels.n), free @ basis.T, mean_free])
+    fit = None
+    if with_sdid:
+        fit = sdid(block.panel)
+        found[:own, 1] = att(block.panel, fit) / block.scale
+    errors, inflation = found[own:], calibration.inflation if calibration else np.zeros(0)
+    if with_sdid and calibration is not None:
+        synthetic = np.array([_sdid_att(calibration.panels, k) for k in range(calibration.panels.n)])
+        errors[:, 1] = synthetic
+        errors, inflation = errors[np.isfinite(synthetic)], inflation[np.isfinite(synthetic)]
+    errors = errors * inflation[:, None]
+    covariance = _covariance(errors[:, :-1], options.shrink)
+    slopes = (constant[1:own] - constant[0]) / _PROFILE
+    return Assessment(
+        estimates=found[0, :-1],
+        covariance=covariance,
+        slopes=slopes,
+        constancy=_test(found[0], errors, options.shrink),
+        n=errors.shape[0],
+        converged=converged,
+        sdid=fit,
+        rank=int(rank[0]),
+        fitted=fitted[0],
+    )
+
+
+def _covariance(errors: Floats, shrink: float) -> Floats:
+    """Second moments about zero, which is the truth, those between different estimates shrunken."""
+    if not errors.shape[0]:
+        return np.zeros((errors.shape[1], errors.shape[1]))
+    moments = errors.T @ errors / errors.shape[0]
+    return np.asarray(np.where(np.eye(len(moments), dtype=bool), moments, shrink * moments))
+
+
+def _test(found: Floats, errors: Floats, shrink: float) -> Constancy:
+    """F test of (c - mean free effect, contrasts) = 0; NULL with one period or with too few calibration panels."""
+    apart = np.r_[1.0, np.zeros(found.size - 2), -1.0]
+    map_ = np.vstack([apart, np.eye(found.size)[2:-1]])
+    k, n = map_.shape[0], errors.shape[0]
+    if found.size <= 3 or n <= k:
+        return Constancy(None, None, None)
+    differences, spread = map_ @ found, errors @ map_.T
+    covariance = _covariance(spread, shrink)
+    scale = np.sqrt(np.diag(covariance))
+    if not (scale > 0).all():
+        return Constancy(None, None, None)
+    correlation = covariance / np.outer(scale, scale)
+    statistic = float(differences / scale @ np.linalg.solve(correlation, differences / scale))
+    p_value = float(fdtrc(k, n - k + 1, statistic * (n - k + 1) / (n * k)))
+    return Constancy(statistic, p_value, None)
+
+
+def _sdid_att(panels: TreatedPanels, k: int) -> float:
+    """The SDID effect on one calibration panel, NaN where it is undefined."""
+    rows, columns = np.flatnonzero(panels.unit_on[k]), np.flatnonzero(panels.period_on[k])
+    cells = np.ix_(rows, columns)
+    observed = panels.observed[cells]
+    outcome = np.where(observed, panels.outcome[k][cells], np.nan)
+    panel = Panel(outcome, panels.treated[k][cells], observed, rows, columns)
+    try:
+        return att(panel, sdid(panel))
+    except GroupError:
+        return float("nan")

@@ -1,0 +1,192 @@
+"""Predictions of single cells of a panel, each from a weighted low-rank fit that leaves it out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from causal_spark.panel.low_rank import low_rank_fit
+from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.soft_impute import SoftImpute
+from causal_spark.panel.tuning import Triple
+from causal_spark.panel.two_way import CovariateBasis, TwoWayOperator
+from causal_spark.panel.types import Bools, Floats, Ints
+
+# exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
+_LARGEST_DECAY = 325.0
+# Cells x weights that are in memory at once, and the most problems.
+_NUMBERS_AT_ONCE = 2_000_000
+_CELLS_AT_ONCE = 400
+# Below this e / (1 - h) loses digits, and the cell is left out by solving again.
+_CLOSED_FORM_MARGIN = 1e-3
+# Proximal steps are short, so to be as precise they have to become smaller than the sweeps of the factored solver.
+_SOFT_SHARE = 0.3
+
+
+class SingleCells:
+    """Fits for single target cells (i, t) of one panel, theta_s = exp(-lambda_time |t - s|), omega_j = exp(-lambda_unit
+    d(j, i)) at the control cells other than the target.
+
+    d(j, i) is the root mean square of Y_iu - Y_ju over the periods u != t in which both are control cells; a unit
+    without such a period is placed at the largest distance found for that target.
+    outcome: (n_units, n_periods), read at control cells; controls: (n_units, n_periods); covariates: directions that
+    the control cells identify, or None.
+    """
+
+    def __init__(self, outcome: Floats, controls: Bools, covariates: CovariateBasis | None = None) -> None:
+        self.outcome, self.controls, self.covariates = outcome, controls, covariates
+        self.mask = controls.astype(np.float64)
+        layers = 1 + (0 if covariates is None else covariates.directions.shape[0])
+        self.chunk = max(1, min(_CELLS_AT_ONCE, _NUMBERS_AT_ONCE // (outcome.size * layers)))
+
+    def predict(self, rows: Ints, columns: Ints, triple: Triple, tolerance: float) -> tuple[Floats, int, bool]:
+        """Predictions (k,) of the cells (rows, columns), the largest rank, and whether every solve converged."""
+        predicted = np.zeros(rows.size)
+        if not rows.size:
+            return predicted, 0, True
+        remaining = np.arange(rows.size)
+        if math.isinf(triple[2]) and triple[1] == 0.0 and self.covariates is None:
+            predicted, remaining = self._closed_form(rows, columns, triple[0])
+        own = self.controls[rows[remaining], columns[remaining]]
+        if not any(triple[:2]) and math.isfinite(triple[2]) and self.covariates is None and own.any():
+            return self._equal_weights(rows, columns, triple[2], tolerance)
+        rank, converged = 0, True
+        for part, left_out in ((remaining[own], True), (remaining[~own], False)):
+            found = self._solved(rows[part], columns[part], triple, tolerance, left_out)
+            predicted[part], rank, converged = found[0], max(rank, found[1]), converged and found[2]
+        return predicted, rank, converged
+
+    def _equal_weights(self, rows: Ints, columns: Ints, lambda_nn: float, tolerance: float) -> tuple[Floats, int, bool]:
+        """Problems that differ in one cell only, by proximal steps from the solution that they are all close to."""
+        penalty = np.array([lambda_nn])
+        whole = SoftImpute(self.outcome, self.controls[None]).solve(penalty, None, tolerance * _SOFT_SHARE)
+        predicted, rank, converged = np.zeros(rows.size), 0, bool(whole.converged.all())
+        for begin in range(0, rows.size, self.chunk):
+            part = slice(begin, min(begin + self.chunk, rows.size))
+            each = np.arange(part.stop - part.start)
+            used = np.repeat(self.controls[None], each.size, axis=0)
+            used[each, rows[part], columns[part]] = False
+            start = np.repeat(whole.predictions, each.size, axis=0)
+            fits = SoftImpute(self.outcome, used).solve(np.repeat(penalty, each.size), start, tolerance * _SOFT_SHARE)
+            predicted[part] = fits.predictions[each, rows[part], columns[part]]
+            rank, converged = max(rank, int(fits.rank.max())), converged and bool(fits.converged.all())
+        return predicted, rank, converged
+
+    def _solved(
+        self, rows: Ints, columns: Ints, triple: Triple, tolerance: float, left_out: bool
+    ) -> tuple[Floats, int, bool]:
+        group = _groups(rows, columns, triple, apart=left_out)
+        predicted = np.zeros(rows.size)
+        rank, converged = 0, True
+        for begin in range(0, group.shape[0], self.chunk):
+            part = group[begin : begin + self.chunk]
+            cells = rows[part], columns[part]
+            weights = self.weights(cells[0][:, 0], cells[1][:, 0], triple, left_out)
+            fits = low_rank_fit(
+                self.outcome,
+                weights,
+                np.full(part.shape[0], triple[2]),
+                covariates=None if self.covariates is None else self.covariates.directions,
+                targets=cells,
+                tolerance=tolerance,
+            )
+            predicted[part] = fits.predictions_at(*cells)
+            rank = max(rank, int(fits.rank.max()))
+            converged = converged and bool(fits.converged.all())
+        return predicted, rank, converged
+
+    def weights(self, rows: Ints, columns: Ints, triple: Triple, left_out: bool) -> ProductWeights:
+        """Weights for each target cell (rows (k,), columns (k,)), itself left out where it is a control cell."""
+        time, unit, _ = triple
+        periods = np.arange(self.outcome.shape[1])
+        decay = time * np.abs(periods - columns[:, None])
+        apart = unit * self._distances(rows, columns) if unit > 0 else np.zeros((rows.size, self.outcome.shape[0]))
+        return ProductWeights(
+            np.exp(-np.minimum(apart, _LARGEST_DECAY)),
+            np.exp(-np.minimum(decay, _LARGEST_DECAY)),
+            self.controls[None],
+            (rows, columns) if left_out else None,
+        )
+
+    def _distances(self, rows: Ints, columns: Ints) -> Floats:
+        """(k, n_units): d(j, i) with the target's own period left out."""
+        each = np.arange(rows.size)
+        both = self.mask[rows][:, None, :] * self.mask
+        both[each, :, columns] = 0.0
+        count = both.sum(axis=2)
+        squares = np.einsum("knt,knt->kn", (self.outcome[rows][:, None, :] - self.outcome) ** 2, both)
+        distance = np.sqrt(squares / np.maximum(count, 1.0))
+        distance = np.where(count > 0, distance, distance.max(axis=1, keepdims=True))
+        distance[each, rows] = 0.0
+        return np.asarray(distance)
+
+    def _closed_form(self, rows: Ints, columns: Ints, time: float) -> tuple[Floats, Ints]:
+        """L = 0 and equal unit weights: one fit per period serves all its cells, the left-out residual is e / (1 - h).
+
+        Returns predictions (k,) and the positions of those that still have to be left out by solving again.
+        """
+        periods = np.arange(self.outcome.shape[1])
+        predicted = np.zeros(rows.size)
+        again = np.zeros(rows.size, dtype=bool)
+        for column in np.unique(columns):
+            here = np.flatnonzero(columns == column)
+            theta = np.exp(-np.minimum(time * np.abs(periods - column), _LARGEST_DECAY))
+            fitted, leverage = _fit_and_leverage(self.outcome, self.mask * theta, rows[here], int(column))
+            own = self.controls[rows[here], column]
+            margin = np.where(own, 1.0 - leverage, 1.0)
+            again[here] = margin < _CLOSED_FORM_MARGIN
+            observed = self.outcome[rows[here], column]
+            leave_one_out = observed - (observed - fitted) / np.where(margin > 0, margin, 1.0)
+            predicted[here] = np.where(own, leave_one_out, fitted)
+        return predicted, np.flatnonzero(again)
+
+    def identified_when_left_out(self) -> Bools:
+        """(n_units, n_periods): control cells whose unit and period stay linked without them.
+
+        Those whose leverage in the equally weighted fit is below 1; on a cycle it is at least 1 / (its length) below.
+        Covariates that only one cell tells apart have leverage 1 there.
+        """
+        leverage = _leverages(self.mask)
+        if self.covariates is not None:
+            leverage = leverage + self.covariates.leverage
+        return np.asarray(self.controls & (leverage < 1.0 - 0.25 / sum(self.controls.shape)))
+
+
+def _groups(rows: Ints, columns: Ints, triple: Triple, apart: bool) -> Ints:
+    """(n, k): positions of the cells that one fit serves, the first repeated where there are fewer than k.
+
+    Cells that are in no fit share one when their weights are the same: without lambda_unit those of a period, without
+    lambda_time those of a unit, because only periods in which both units are control cells make distances.
+    """
+    if apart or (triple[0] > 0 and triple[1] > 0):
+        return np.arange(rows.size)[:, None]
+    key = columns if triple[0] > 0 else rows if triple[1] > 0 else np.zeros_like(rows)
+    _, member = np.unique(key, return_inverse=True)
+    order = np.argsort(member, kind="stable")
+    count = np.bincount(member)
+    begin = np.cumsum(count) - count
+    within = np.minimum(np.arange(count.max(initial=1)), count[:, None] - 1)
+    return np.asarray(order[begin[:, None] + within])
+
+
+def _fit_and_leverage(outcome: Floats, weights: Floats, rows: Ints, column: int) -> tuple[Floats, Floats]:
+    """Fitted values and leverages (k,) of the cells (rows, column) in one weighted two-way fit."""
+    operator = TwoWayOperator(weights[None])
+    alpha, beta = operator.effects((weights * outcome)[None])
+    contrast = -weights[rows] / operator.row_weight[0, rows, None]
+    contrast[:, column] += 1.0
+    spread = np.einsum("kt,ts,ks->k", contrast, operator.inverse[0], contrast, optimize=True)
+    own_weight = weights[rows, column]
+    return alpha[0, rows] + beta[0, column], own_weight * (1.0 / operator.row_weight[0, rows] + spread)
+
+
+def _leverages(weights: Floats) -> Floats:
+    """(n_units, n_periods): leverage of every cell in one weighted two-way fit."""
+    if weights.shape[0] < weights.shape[1]:
+        return _leverages(np.ascontiguousarray(weights.T)).T
+    operator = TwoWayOperator(weights[None])
+    share, inverse = weights / operator.row_weight[0, :, None], operator.inverse[0]
+    crossed = share @ inverse
+    own = 1.0 / operator.row_weight[0] + np.einsum("it,it->i", crossed, share)
+    return np.asarray(weights * (own[:, None] + np.diag(inverse) - 2.0 * crossed))
