@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
@@ -413,3 +414,34 @@ def test_spark_submit_runs_the_example_into_delta(tmp_path: Path) -> None:
     assert sdid == pytest.approx(-15.6054, abs=0.005)
     assert f"{tmp_path}/out" in done.stdout
     assert "-15.605" in done.stdout
+
+
+def test_tables_of_an_older_contract_take_the_newer_columns(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = TABLES["panel_effects"]
+    older = dataclasses.replace(table, columns=table.columns[:-3])
+    groups = group_columns((("region", "STRING"),))
+    place = output_location(str(folder / "out")).table(table.name)
+    lake_tables.ensure_table(spark, place, older.with_groups(groups))
+    seen: list[str] = []
+    monkeypatch.setattr(lake_tables, "_commit_statement", spy(lake_tables._commit_statement, seen))
+    run_job(spark, config_for(folder, estimators=["did"]))
+    assert len(seen) == 4
+    found = [(field.name, field.metadata["comment"]) for field in read(spark, folder, table.name).schema.fields]
+    assert found == [(column.name, column.comment) for column in table.with_groups(groups).all_columns]
+    run_job(spark, config_for(folder, estimators=["did"], seed=9))
+    assert len(seen) == 4
+    with pytest.raises(TableShapeError, match=r"constancy_weight double"):
+        lake_tables.ensure_table(spark, place, older.with_groups(groups))
+    row = read(spark, folder, table.name).limit(1).withColumn("constancy_weight", F.lit(1.5))
+    with pytest.raises(Exception, match=r"DELTA_VIOLATE_CONSTRAINT.*constancy_weight"):
+        row.write.format("delta").mode("append").save(place.address)
+
+
+def spy(function: Any, seen: list[Any]) -> Any:
+    def called(*arguments: Any) -> Any:
+        seen.append(arguments[-1])
+        return function(*arguments)
+
+    return called

@@ -22,7 +22,7 @@ from causal_spark.panel.event_study import EventStudy, event_study
 from causal_spark.panel.inference import VarianceEstimate, interval
 from causal_spark.panel.labels import label
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
-from causal_spark.panel.summary import EffectSummary, effect_cells, summarise
+from causal_spark.panel.summary import EffectSummary, effect_cells, summarise, unidentified_cells
 from causal_spark.panel.types import Fit, Floats, Notice, Panel, PanelSize
 
 Cells = Literal["treated", "all", "none"]
@@ -197,7 +197,8 @@ class PanelWork:
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("estimate", task.name, error))
             return
-        result.failures += [_warning("estimate", task.name, notice) for notice in fit.notices]
+        notices = (*fit.notices, *unidentified_cells(panel, fit))
+        result.failures += [_warning("estimate", task.name, notice) for notice in notices]
         estimates: list[VarianceEstimate] = []
         for variance in self.variances:
             found = self._variance(panel, group, task, fit, variance, result)
@@ -308,6 +309,9 @@ def _effect_row(estimator: str, summary: EffectSummary, fit: Fit, seconds: float
         "fitted_rank": fit.rank,
         "converged": fit.converged,
         "seconds": seconds,
+        "constancy_statistic": _number(None if fit.constancy is None else fit.constancy.statistic),
+        "constancy_p_value": _number(None if fit.constancy is None else fit.constancy.p_value),
+        "constancy_weight": _number(None if fit.constancy is None else fit.constancy.weight),
     }
 
 

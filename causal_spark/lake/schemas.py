@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from causal_spark.errors import InputError
 
 #: Raised when a change to the tables is one that readers could notice. 2: ``failures`` holds warnings too, so whoever
-#: counts its rows as things that went wrong must look at ``kind``.
-CONTRACT_VERSION = 2
+#: counts its rows as things that went wrong must look at ``kind``. 3: ``panel_effects`` ends in three more columns,
+#: NULL in rows of older runs, and ``tuning`` may be block: whoever reads columns by position, or knows all the ways of
+#: tuning, must look.
+CONTRACT_VERSION = 3
 
 #: Types every reader of protocol version 1 understands.
 TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN", "DATE", "TIMESTAMP", "DOUBLE")
@@ -80,6 +82,10 @@ def _number(name: str, comment: str, *, required: bool = False) -> Column:
 
 def _positive(name: str, comment: str, *, required: bool = False) -> Column:
     return Column(name, "DOUBLE", comment, required, _non_negative(name))
+
+
+def _share(name: str, comment: str) -> Column:
+    return Column(name, "DOUBLE", comment, check=f"{name} IS NULL OR ({name} >= 0 AND {name} <= 1)")
 
 
 def _penalty(name: str, comment: str) -> Column:
@@ -168,7 +174,7 @@ PANEL_EFFECTS = TableSchema(
         _count("n_control_units", "Units never treated."),
         _count("n_pre_periods", "Periods before the first treated one."),
         _positive("pre_rmse", "Root mean squared gap of treated units before treatment."),
-        _text("tuning", "How penalties were chosen: none, analytic, cross_validation, loocv or fixed."),
+        _text("tuning", "How penalties were chosen: none, analytic, cross_validation, loocv, block or fixed."),
         _number("criterion", "Score of the chosen penalties; NULL without a search."),
         *_PENALTIES,
         Column(
@@ -179,6 +185,10 @@ PANEL_EFFECTS = TableSchema(
         ),
         Column("converged", "BOOLEAN", "Every solve reached its stated optimality.", required=True),
         _positive("seconds", "Worker seconds of the point estimate, tuning included.", required=True),
+        # New columns come last: Delta adds them to tables that are there already.
+        _positive("constancy_statistic", "Statistic of the test that the effect is constant; NULL: not tested."),
+        _share("constancy_p_value", "P-value of that test, against its placebo distribution; NULL: not tested."),
+        _share("constancy_weight", "Weight of the constant effect in the estimate; NULL: the estimator weighs none."),
     ),
 )
 
@@ -197,12 +207,7 @@ PANEL_VARIANCES = TableSchema(
             check=_or_null("df", "> 0"),
         ),
         _number("statistic", "Estimate over standard error."),
-        Column(
-            "p_value",
-            "DOUBLE",
-            "Two-sided p-value of no effect.",
-            check="p_value IS NULL OR (p_value >= 0 AND p_value <= 1)",
-        ),
+        _share("p_value", "Two-sided p-value of no effect."),
         Column("conf_level", "DOUBLE", "Confidence level of the interval.", True, "conf_level > 0 AND conf_level < 1"),
         *_INTERVAL,
         _count("n_replicates", "Replicates behind the standard error; 0 where not estimable."),

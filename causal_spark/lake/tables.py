@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from pyspark.errors import AnalysisException, PySparkException
@@ -84,7 +85,7 @@ def _shape(columns: tuple[Column, ...]) -> list[tuple[str, str]]:
 
 
 def ensure_table(spark: SparkSession, place: Place, schema: TableSchema) -> None:
-    """Create the table, or check that it has just these columns.
+    """Create the table, or check that it has just these columns; those that a newer contract put last are added.
 
     Raises `TableShapeError` naming the columns that differ.
     """
@@ -102,6 +103,10 @@ def ensure_table(spark: SparkSession, place: Place, schema: TableSchema) -> None
     found = [(field.name, field.dataType.simpleString()) for field in fields]
     wanted = _shape(schema.all_columns)
     if found != wanted:
+        later = schema.all_columns[len(found) :]
+        if found == wanted[: len(found)] and not any(column.required for column in later):
+            _add_columns(spark, place, later)
+            return
         missing = [f"{name} {type_}" for name, type_ in wanted if (name, type_) not in found]
         extra = [f"{name} {type_}" for name, type_ in found if (name, type_) not in wanted]
         differs = f"it lacks [{', '.join(missing)}] and has [{', '.join(extra)}] instead."
@@ -111,6 +116,26 @@ def ensure_table(spark: SparkSession, place: Place, schema: TableSchema) -> None
             f"Table {place.address} has another shape than this run writes: {differs}",
             "Write to another output.location, or list and name group columns as before (columns.rename).",
         )
+
+
+def _add_columns(spark: SparkSession, place: Place, columns: tuple[Column, ...]) -> None:
+    """Add columns behind the others, NULL in the rows that are there. Raises `WriteError` when that is refused."""
+    added = ", ".join(
+        f"{quoted(column.name)} {column.type} COMMENT {text_literal(column.comment)}" for column in columns
+    )
+    checks = [f"ADD CONSTRAINT {quoted(column.name)} CHECK ({column.check})" for column in columns if column.check]
+    try:
+        for change in (f"ADD COLUMNS ({added})", *checks):
+            _retrying(partial(_commit_statement, spark, f"ALTER TABLE {place.sql} {change}"))
+    except PySparkException as error:
+        raise WriteError(
+            f"Table {place.address} lacks {columns[0].name}, which cannot be added: {str(error).splitlines()[0]}",
+            "Let one run finish before others write to the same tables, or write to another output.location.",
+        ) from error
+
+
+def _commit_statement(spark: SparkSession, statement: str) -> None:
+    spark.sql(statement).collect()
 
 
 def _retrying(commit: Callable[[], Answer]) -> Answer:

@@ -8,7 +8,11 @@ import numpy as np
 
 from causal_spark.errors import NotIdentifiedError
 from causal_spark.panel.cohorts import first_treated
-from causal_spark.panel.types import Fit, Floats, Panel
+from causal_spark.panel.labels import label, listed
+from causal_spark.panel.types import Fit, Floats, Notice, Panel
+
+#: Notices of estimators that say which treated cells they leave without a prediction.
+_ACCOUNTED = ("AlwaysTreatedUnits", "NoDonorsLeft", "DroppedCells")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,31 @@ def summarise(panel: Panel, fit: Fit) -> EffectSummary:
         n_control_units=int((~treated_units).sum()),
         n_pre_periods=int(start.min()),
         pre_rmse=_root_mean_square(pre) if pre.size else None,
+    )
+
+
+def unidentified_cells(panel: Panel, fit: Fit) -> tuple[Notice, ...]:
+    """A notice that counts and names treated, observed cells without a prediction.
+
+    None when there are no such cells, or when the fit's own notices account for them already.
+    """
+    target = panel.target_cells
+    missing = target & ~np.isfinite(fit.counterfactual)
+    if not missing.any() or any(notice.name in _ACCOUNTED for notice in fit.notices):
+        return ()
+    order = np.argsort(panel.units, kind="stable")
+    i, t = np.nonzero(missing[order])
+    cells = [
+        f"{label(panel.units[order[row]])} @ {label(panel.periods[column])}" for row, column in zip(i, t, strict=True)
+    ]
+    return (
+        Notice(
+            "UnidentifiedCells",
+            f"{len(cells)} of {int(target.sum())} treated cells have no prediction ({listed(np.array(cells))}): the "
+            "control cells do not tell their unit's or their period's level. The estimate is about the others.",
+            "Add untreated periods of these units and untreated units in these periods, or take the estimate as one of "
+            "the other cells.",
+        ),
     )
 
 

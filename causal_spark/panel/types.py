@@ -146,7 +146,8 @@ class Fit:
         (control units of a weight method, cells that are not identified). At treated cells it is the imputation; at
         untreated cells of treated units it is the method's fit (DWCP: leave-one-out prediction), which the event study
         shows as pre-period placebos.
-    tuning: how penalties came about (``none``, ``analytic``, ``cross_validation``, ``loocv``, ``fixed``).
+    tuning: how penalties came about (``none``, ``analytic``, ``cross_validation``, ``loocv``, ``block``,
+        ``fixed``).
     criterion: the chosen candidate's score, None without a search.
     path: every candidate tried, in order.
     rank: numerical rank of the low-rank part, None for estimators without one.

@@ -16,7 +16,7 @@ CONTRACT = {
     "failures": "stage estimator job kind error_class message hint n_rows",
     "panel_effects": "estimator estimand estimate n_units n_periods n_treated_units n_treated_cells "
     "n_cells_not_identified n_control_units n_pre_periods pre_rmse tuning criterion lambda_time lambda_unit "
-    "lambda_nn fitted_rank converged seconds",
+    "lambda_nn fitted_rank converged seconds constancy_statistic constancy_p_value constancy_weight",
     "panel_variances": "estimator variance_estimator conditioning std_error df statistic p_value conf_level conf_low "
     "conf_high n_replicates",
     "panel_event_study": "estimator event_time estimate std_error conf_low conf_high n_cells",

@@ -9,8 +9,8 @@ from causal_spark.errors import NotIdentifiedError
 from causal_spark.panel.event_study import event_study
 from causal_spark.panel.inference import interval
 from causal_spark.panel.sdid import sdid
-from causal_spark.panel.summary import effect_cells, summarise
-from causal_spark.panel.types import Fit
+from causal_spark.panel.summary import effect_cells, summarise, unidentified_cells
+from causal_spark.panel.types import Fit, Notice
 from tests.panel.panels import block_panel, panel_of, staggered_panel, treated_from
 
 
@@ -37,6 +37,23 @@ def test_summary_counts_what_the_estimate_rests_on(staggered):
     assert (summary.n_treated_cells, summary.n_cells_not_identified) == (4, 1)
     assert summary.n_pre_periods == 3
     assert summary.pre_rmse == pytest.approx(math.sqrt(0.36 / 7))
+
+
+def test_treated_cells_without_a_prediction_are_counted_and_named_once():
+    treated = np.zeros((4, 30), dtype=bool)
+    treated[1, 15:] = treated[3, 28:] = True
+    panel = panel_of(np.ones((4, 30)), treated, units=np.array(["d", "c", "b", "a"]))
+    fit = Fit(counterfactual=np.zeros((4, 30)))
+    assert unidentified_cells(panel, fit) == ()
+    fit.counterfactual[1, 18:] = fit.counterfactual[3, 29] = fit.counterfactual[0, :] = np.nan
+    (notice,) = unidentified_cells(panel, fit)
+    assert notice.name == "UnidentifiedCells"
+    assert notice.message.startswith("13 of 17 treated cells have no prediction (a @ 29, c @ 18, c @ 19, ")
+    assert "c @ 26 and 3 more)" in notice.message
+    said = replace(fit, notices=(Notice("DroppedCells", "Cells are lost.", "Look."),))
+    assert unidentified_cells(panel, said) == ()
+    other = replace(fit, notices=(Notice("Other", "Something else.", "Look."),))
+    assert len(unidentified_cells(panel, other)) == 1
 
 
 def test_event_study_averages_by_time_since_each_units_own_start(staggered):
