@@ -58,6 +58,10 @@ class LostGroupError(CausalSparkError):
     """A group was planned but came back neither with a result nor with a failure."""
 
 
+class LostChunksError(CausalSparkError):
+    """Parts of an estimator's work that was split were planned but did not come back."""
+
+
 class TooManyFailuresError(CausalSparkError):
     """More groups failed than ``max_failed_fraction`` allows; results were not made visible."""
 

@@ -18,6 +18,7 @@ normalised.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,9 +28,10 @@ from causal_spark.panel.calibration_panels import placebo_panels
 from causal_spark.panel.constancy import ConstancyOptions, assess, read_block
 from causal_spark.panel.did import require_identified, require_targets
 from causal_spark.panel.single_cells import SingleCells
+from causal_spark.panel.stages import Arrays, StagedDefinition, run_in_process
 from causal_spark.panel.tuning import (
+    BlockSearch,
     Triple,
-    block_search,
     check_grids,
     check_tolerances,
     given_triple,
@@ -42,6 +44,10 @@ from causal_spark.panel.types import Bools, Constancy, Fit, Floats, Ints, Panel,
 
 # Cells predicted before a triple is first compared with the best.
 _FIRST_CELLS = 100
+# Control cells of treated units that are predicted, and cells of one placebo block that tuning looks at.
+_MOST_PLACEBOS, _MOST_TARGETS = 4_000, 100
+# Cells times width of a fit, summed over the triples of one chunk of tuning.
+_NUMBERS_PER_CHUNK = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,92 +95,238 @@ def dwcp(panel: Panel, options: DwcpOptions = _DEFAULTS, penalties: Penalties | 
 
     Any assignment pattern, missing cells and covariates; effects are assumed not to carry over. Penalties that are
     given but None mean no weighting (lambda_time, lambda_unit) and no low-rank part (lambda_nn).
-    ``counterfactual`` holds the target cells' predictions and, at control cells of ever-treated units, leave-one-out
-    predictions at the chosen penalties; elsewhere, and where not identified, NaN. With ``loocv`` the criterion is the
-    mean squared leave-one-out error in squared standard deviations of the control cells, and a candidate abandoned
-    because its errors already exceeded the best's is listed with what it had; for ``block`` see `block_search`.
-    ``seed`` draws placebos. ``rank`` is the largest over target cells. ``constancy`` tests that the effect does not
-    change over time.
+    ``counterfactual`` holds the target cells' predictions and, at control cells of ever-treated units (the 4,000
+    nearest to their treatment), leave-one-out predictions at the chosen penalties; elsewhere, and where not identified,
+    NaN. With ``loocv`` the criterion is the mean squared leave-one-out error in squared standard deviations of the
+    control cells, and a candidate abandoned because its errors already exceeded the best's is listed with what it had;
+    for ``block`` see `BlockSearch`. ``seed`` draws placebos. ``rank`` is the largest over target cells. ``constancy``
+    tests that the effect does not change over time; not with covariates, nor where penalties are given.
     Raises NoTreatedCellsError, NotIdentifiedError, ConstantOutcomeError, and ValueError for given penalties out of
     range.
     """
-    require_targets(panel)
-    controls = panel.control_cells
-    basis = None if panel.covariates is None else covariate_basis(controls, panel.covariates)
-    identified = identified_cells(controls) & (True if basis is None else basis.identified)
-    wanted = panel.target_cells & identified
-    require_identified(panel, np.where(wanted, 0.0, np.nan))
-    outcome, centre, scale = standardised(panel)
-    cells = SingleCells(outcome, controls, basis)
-    left_out = cells.identified_when_left_out()
-    triple: Triple = (0.0, 0.0, math.inf)
-    path: tuple[TuningStep, ...] = ()
-    solved = True
-    if penalties is not None:
-        triple = given_triple(penalties)
-    elif options.tuning == "block":
-        triple, path, solved = _tune_on_blocks(panel, outcome, options, seed)
-    elif left_out.any():
-        score = _LeaveOneOut(cells, left_out, options.cv_tolerance)
-        triple, path = search(score, options.lambda_time, options.lambda_unit, options.lambda_nn, options.search)
-        solved = score.converged
-    prediction = np.full(outcome.shape, np.nan)
-    rows, columns = np.nonzero(wanted)
-    prediction[rows, columns], rank, converged = cells.predict(rows, columns, triple, options.tolerance)
-    rows, columns = np.nonzero(left_out & panel.ever_treated[:, None])
-    prediction[rows, columns], _, placebos = cells.predict(rows, columns, triple, options.cv_tolerance)
-    return Fit(
-        counterfactual=prediction * scale + centre,
-        penalties=Penalties(*triple),
-        tuning="fixed" if penalties is not None else options.tuning if path else "none",
-        criterion=next((step.criterion for step in reversed(path) if triple_of(step) == triple), None),
-        path=path,
-        rank=rank,
-        converged=converged and placebos and solved,
-        constancy=_constancy(panel, seed) if penalties is None else None,
+    return run_in_process(DwcpStages(panel, options, penalties, seed))
+
+
+class DwcpStages:
+    """DWCP in rounds of chunks, see `causal_spark.panel.stages`.
+
+    Block tuning takes a round or three, its chunks being triples on one placebo panel; leave-one-out tuning is a single
+    chunk, as every triple is compared with the best before. In the last round the chunks are cells, and the first one
+    the test of constancy. State: ``squares_<k>`` of the tuning rounds, ``triple`` and ``path`` once they are known,
+    ``solved``, then ``predicted`` with ``rank`` and ``converged``.
+    """
+
+    def __init__(self, panel: Panel, options: DwcpOptions, penalties: Penalties | None, seed: int) -> None:
+        require_targets(panel)
+        self.panel, self.options, self.seed = panel, options, seed
+        controls = panel.control_cells
+        basis = None if panel.covariates is None else covariate_basis(controls, panel.covariates)
+        identified = identified_cells(controls) & (True if basis is None else basis.identified)
+        wanted = panel.target_cells & identified
+        require_identified(panel, np.where(wanted, 0.0, np.nan))
+        self.outcome, self.centre, self.scale = standardised(panel)
+        self.cells = SingleCells(self.outcome, controls, basis)
+        self.left_out = self.cells.identified_when_left_out()
+        rows, columns = np.nonzero(wanted)
+        self.targets = rows, columns
+        self.placebos = _nearest(self.left_out & panel.ever_treated[:, None], panel.treated)
+        self.given = None if penalties is None else given_triple(penalties)
+        self.blocks = None
+        if self.given is None and options.tuning == "block":
+            self.blocks = _Blocks.of(panel, self.outcome, options, seed)
+            if self.blocks is None:
+                self.given = (0.0, min(options.lambda_unit), math.inf)
+        elif self.given is None and not self.left_out.any():
+            self.given = (0.0, 0.0, math.inf)
+        self.tuned = "fixed" if penalties is not None else "none" if self.given is not None else options.tuning
+
+    def n_chunks(self, state: Arrays) -> int:
+        """Chunks of the next round."""
+        if "predicted" in state:
+            return 0
+        if "triple" in state or self.given is not None:
+            return 1 + len(self._cell_chunks(self._triple(state)))
+        if self.blocks is None:
+            return 1
+        asked = self.blocks.search.ask(_rounds(state))
+        return 0 if asked is None else len(self.blocks.chunks(*asked))
+
+    def run(self, state: Arrays, chunk: int) -> Arrays:
+        """Squared errors of triples on a placebo panel, the whole of leave-one-out tuning, or predictions of cells."""
+        if "triple" in state or self.given is not None:
+            triple = self._triple(state)
+            if chunk == 0:
+                return _as_arrays(self._constancy())
+            (rows, columns), tolerance = self._cell_chunks(triple)[chunk - 1]
+            predicted, rank, converged = self.cells.predict(rows, columns, triple, tolerance)
+            return {"predicted": predicted, "rank": np.array(rank), "converged": np.array(converged)}
+        if self.blocks is not None:
+            asked = self.blocks.search.ask(_rounds(state))
+            assert asked is not None  # noqa: S101 - n_chunks would be 0
+            triples, panel = self.blocks.chunks(*asked)[chunk]
+            return self.blocks.squares(triples, panel, self.options.cv_tolerance)
+        score = _LeaveOneOut(self.cells, self.left_out, self.options.cv_tolerance)
+        grids = self.options.lambda_time, self.options.lambda_unit, self.options.lambda_nn
+        triple, path = search(score, *grids, self.options.search)
+        return {"triple": np.array(triple), "path": _path_array(path), "solved": np.array(score.converged)}
+
+    def fold(self, state: Arrays, results: Sequence[Arrays]) -> Arrays:
+        """The state after a round."""
+        if "triple" in state or self.given is not None:
+            found = results[1:]
+            return {
+                **state,
+                **results[0],
+                "predicted": np.concatenate([each["predicted"] for each in found]),
+                "rank": np.array(max(int(each["rank"]) for each in found)),
+                "converged": np.array(all(bool(each["converged"]) for each in found)),
+            }
+        if self.blocks is None:
+            return {**state, **results[0]}
+        rounds = _rounds(state)
+        asked = self.blocks.search.ask(rounds)
+        assert asked is not None  # noqa: S101 - there was a round to fold
+        squares = np.empty((len(asked[0]), asked[1].size))
+        place = {int(panel): column for column, panel in enumerate(asked[1])}
+        for (triples, panel), result in zip(self.blocks.chunks(*asked), results, strict=True):
+            squares[[asked[0].index(triple) for triple in triples], place[panel]] = result["squares"]
+        solved = bool(state.get("solved", True)) and all(bool(result["solved"]) for result in results)
+        after = {**state, f"squares_{len(rounds)}": squares, "solved": np.array(solved)}
+        rounds = [*rounds, squares]
+        if self.blocks.search.ask(rounds) is None:
+            triple, path = self.blocks.search.answer(rounds)
+            after |= {"triple": np.array(triple), "path": _path_array(path)}
+        return after
+
+    def finish(self, state: Arrays) -> Fit:
+        """The fit."""
+        triple = self._triple(state)
+        prediction = np.full(self.outcome.shape, np.nan)
+        # Groups repeat cells, always with the same prediction.
+        chunks = self._cell_chunks(triple)
+        rows, columns = (np.concatenate([cells[axis] for cells, _ in chunks]) for axis in (0, 1))
+        prediction[rows, columns] = state["predicted"]
+        steps = state["path"].tolist() if "path" in state else []
+        path = tuple(TuningStep(*step) for step in steps)
+        return Fit(
+            counterfactual=prediction * self.scale + self.centre,
+            penalties=Penalties(*triple),
+            tuning=self.tuned,
+            criterion=next((step.criterion for step in reversed(path) if triple_of(step) == triple), None),
+            path=path,
+            rank=int(state["rank"]),
+            converged=bool(state["converged"]) and bool(state.get("solved", True)),
+            constancy=_as_constancy(state),
+        )
+
+    def _triple(self, state: Arrays) -> Triple:
+        if self.given is not None:
+            return self.given
+        time, unit, nn = state["triple"].tolist()
+        return time, unit, nn
+
+    def _cell_chunks(self, triple: Triple) -> list[tuple[tuple[Ints, Ints], float]]:
+        """Cells (rows, columns) of each chunk and their precision: targets, then control cells of treated units."""
+        return [
+            (part, tolerance)
+            for cells, tolerance in ((self.targets, self.options.tolerance), (self.placebos, self.options.cv_tolerance))
+            for part in self.cells.chunks(*cells, triple)
+        ]
+
+    def _constancy(self) -> Constancy | None:
+        # The test's own fits take no covariates.
+        if self.tuned == "fixed" or self.panel.covariates is not None:
+            return None
+        return assess(read_block(self.panel), ConstancyOptions(), self.seed).constancy
+
+
+def _rounds(state: Arrays) -> list[Floats]:
+    return [state[name] for name in (f"squares_{k}" for k in range(len(state))) if name in state]
+
+
+def _path_array(path: tuple[TuningStep, ...]) -> Floats:
+    return np.array(
+        [[step.lambda_time, step.lambda_unit, step.lambda_nn, step.criterion] for step in path], dtype=float
     )
 
 
-def _constancy(panel: Panel, seed: int) -> Constancy | None:
-    # The test's own fits take no covariates.
-    return assess(read_block(panel), ConstancyOptions(), seed).constancy if panel.covariates is None else None
+def _as_arrays(constancy: Constancy | None) -> Arrays:
+    return (
+        {}
+        if constancy is None or constancy.statistic is None or constancy.p_value is None
+        else {"constancy": np.array([constancy.statistic, constancy.p_value])}
+    )
 
 
-def _tune_on_blocks(
-    panel: Panel, outcome: Floats, options: DwcpOptions, seed: int
-) -> tuple[Triple, tuple[TuningStep, ...], bool]:
-    """The triple that predicts placebo blocks best, all that were tried, and whether every solve converged.
+def _as_constancy(state: Arrays) -> Constancy | None:
+    if "constancy" not in state:
+        return None
+    statistic, p_value = state["constancy"].tolist()
+    return Constancy(statistic, p_value, None)
 
-    A panel without placebos is left unweighted.
-    """
-    rng = np.random.default_rng([seed, 3])
-    treated, n_unit, n_time = panel.target_cells, options.unit_placebos, options.time_placebos
-    placebos = placebo_panels(outcome, panel.observed, treated, n_unit, n_time, rng)
-    if placebos is None:
-        return (0.0, min(options.lambda_unit), math.inf), (), True
-    cells, targets = [], []
-    for k in range(placebos.panels.n):
-        one = placebos.panels.take(np.array([k]))
-        controls = one.cells[0] & ~one.treated[0] & ~treated
-        basis = None if panel.covariates is None else covariate_basis(controls, panel.covariates)
-        known = identified_cells(controls) & (True if basis is None else basis.identified)
-        cells.append(SingleCells(outcome, controls, basis))
-        targets.append(np.nonzero(one.targets[0] & ~treated & known))
-    solved = [True]
 
-    def squares(triples: list[Triple], where: Ints) -> Floats:
-        found = np.zeros((len(triples), where.size))
-        for place, k in enumerate(where):
-            rows, columns = targets[k]
-            for number, triple in enumerate(triples):
-                predicted, _, converged = cells[k].predict(rows, columns, triple, options.cv_tolerance)
-                error = float((outcome[rows, columns] - predicted).mean()) if rows.size else 0.0
-                found[number, place] = (error * placebos.inflation[k]) ** 2
-                solved[0] = solved[0] and converged
-        return found
+def _nearest(cells: Bools, treated: Bools) -> tuple[Ints, Ints]:
+    """Positions of cells, no more than `_MOST_PLACEBOS`, those nearest in time to a treated cell of their unit."""
+    rows, columns = np.nonzero(cells)
+    if rows.size <= _MOST_PLACEBOS:
+        return rows, columns
+    periods = np.arange(treated.shape[1])
+    apart = np.array([np.abs(t - periods[treated[i]]).min() for i, t in zip(rows, columns, strict=True)])
+    kept = np.sort(np.argsort(apart, kind="stable")[:_MOST_PLACEBOS])
+    return rows[kept], columns[kept]
 
-    grids = options.lambda_time, options.lambda_unit, options.lambda_nn
-    return *block_search(squares, placebos.placebo, *grids), solved[0]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Blocks:
+    """Placebo panels of block tuning. cells, targets: of each; inflation: (n,) by what errors are multiplied."""
+
+    search: BlockSearch
+    outcome: Floats
+    cells: list[SingleCells]
+    targets: list[tuple[Ints, Ints]]
+    inflation: Floats
+
+    @staticmethod
+    def of(panel: Panel, outcome: Floats, options: DwcpOptions, seed: int) -> _Blocks | None:
+        """Placebos of a panel, None where it has none."""
+        treated = panel.target_cells
+        wanted = options.unit_placebos, options.time_placebos
+        placebos = placebo_panels(outcome, panel.observed, treated, *wanted, np.random.default_rng([seed, 3]))
+        if placebos is None:
+            return None
+        cells, targets, kept = [], [], []
+        for k in range(placebos.panels.n):
+            one = placebos.panels.take(np.array([k]))
+            controls = one.cells[0] & ~one.treated[0] & ~treated
+            basis = None if panel.covariates is None else covariate_basis(controls, panel.covariates)
+            known = identified_cells(controls) & (True if basis is None else basis.identified)
+            rows, columns = np.nonzero(one.targets[0] & ~treated & known)
+            if rows.size:
+                some = np.unique(np.linspace(0, rows.size - 1, min(rows.size, _MOST_TARGETS)).round().astype(np.intp))
+                cells.append(SingleCells(outcome, controls, basis))
+                targets.append((rows[some], columns[some]))
+                kept.append(k)
+        if not kept:
+            return None
+        search_ = BlockSearch((True,) * len(kept), options.lambda_time, options.lambda_unit, options.lambda_nn)
+        return _Blocks(search_, outcome, cells, targets, placebos.inflation[kept])
+
+    def chunks(self, triples: list[Triple], panels: Ints) -> list[tuple[list[Triple], int]]:
+        """Triples and the panel of each chunk of a round: about a second of work on a large panel."""
+        step = max(1, _NUMBERS_PER_CHUNK // (self.outcome.size * max(1, min(self.outcome.shape) // 4)))
+        return [
+            (triples[begin : begin + step], int(panel)) for panel in panels for begin in range(0, len(triples), step)
+        ]
+
+    def squares(self, triples: list[Triple], panel: int, tolerance: float) -> Arrays:
+        """Squared errors of the mean over the placebo's cells, one per triple."""
+        rows, columns = self.targets[panel]
+        found, solved = np.zeros(len(triples)), True
+        for place, triple in enumerate(triples):
+            predicted, _, converged = self.cells[panel].predict(rows, columns, triple, tolerance)
+            error = float((self.outcome[rows, columns] - predicted).mean())
+            found[place], solved = (error * self.inflation[panel]) ** 2, solved and converged
+        return {"squares": found, "solved": np.array(solved)}
 
 
 class _LeaveOneOut:
@@ -208,19 +360,39 @@ class _LeaveOneOut:
 
 
 def dwcp_cost(size: PanelSize, options: DwcpOptions = _DEFAULTS, tune: bool = True) -> float:
-    """Seconds of one fit: single-cell fits, with and without a low-rank part, times how many tuning asks for."""
-    short, long = sorted((size.n_units, size.n_periods))
-    width = 2.0 + short / 4.0
-    additive = 2e-5 + 4e-10 * long * short**2 + 2e-9 * short**3 + 2e-8 * long * short
-    low_rank = 1e-4 + 12 * (1.5e-9 * long * width**2 * (short + width) + 4e-10 * width * short * long * (short + long))
+    """Seconds of one fit."""
+    return 5e-3 + (sum(_round_seconds(size, options)) if tune else _round_seconds(size, options)[-1])
+
+
+def _round_seconds(size: PanelSize, options: DwcpOptions) -> tuple[float, ...]:
+    """Seconds of every round: of tuning, and of the chosen penalties."""
+    additive, low_rank = _fit_seconds(size)
     finite = [value for value in options.lambda_nn if not math.isinf(value)]
-    pre_cells = size.n_treated_units * size.n_periods
     per_cell = low_rank if finite else additive
-    total = 2e-3 + (size.n_treated_cells + pre_cells) * per_cell
-    if tune:
-        grids = (len(options.lambda_time), len(options.lambda_unit), len(finite))
-        weights = grids[0] + grids[1] if options.search == "cyclic" else grids[0] * grids[1]
-        triples = 2 * sum(grids) if options.search == "cyclic" else grids[0] * grids[1] * grids[2]
-        cells = size.n_units * size.n_periods
-        total += cells * (weights * additive + (0.5 * triples * low_rank if finite else 0.0))
-    return total
+    n_periods = max(1, size.n_treated_cells // max(size.n_treated_units, 1))
+    last = (size.n_treated_cells + min(_MOST_PLACEBOS, size.n_treated_units * size.n_periods)) * per_cell
+    last += 60 * 13 * low_rank
+    grids = (len(options.lambda_time), len(options.lambda_unit), len(finite))
+    if options.tuning == "block":
+        pairs = grids[0] * len(options.lambda_nn)
+        fits = min(n_periods if min(options.lambda_unit) == 0 else size.n_treated_cells, _MOST_TARGETS)
+        beside = min(size.n_treated_cells, _MOST_TARGETS) * (grids[1] - 1)
+        panels = options.unit_placebos + options.time_placebos
+        rounds = (pairs * 4 * fits, 8 * max(panels - 4, 0) * fits, beside * panels)
+        return *(n * per_cell for n in rounds[: 3 if grids[1] > 1 else 2]), last
+    weights = grids[0] + grids[1] if options.search == "cyclic" else grids[0] * grids[1]
+    triples = sum(grids) if options.search == "cyclic" else grids[0] * grids[1] * grids[2]
+    cells = size.n_units * size.n_periods
+    return cells * (weights * additive + (0.4 * triples * low_rank if finite else 0.0)), last
+
+
+def _fit_seconds(size: PanelSize) -> tuple[float, float]:
+    """Seconds of the fit of a single cell, without and with a low-rank part."""
+    short, long = sorted((size.n_units, size.n_periods))
+    width = 3.0 + short / 4.0
+    additive = 3e-5 + 4e-10 * long * short**2 + 2e-9 * short**3 + 2e-8 * long * short
+    sweep = 5e-5 + 1.2e-9 * long * short * width + 1.5e-9 * (short**3 + min(long, 600) ** 3) / 3 + 6e-9 * width**3
+    return additive, 1e-4 + 8 * sweep
+
+
+DWCP_STAGES = StagedDefinition(DwcpStages, _round_seconds)

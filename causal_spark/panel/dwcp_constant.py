@@ -18,7 +18,15 @@ import numpy as np
 from causal_spark.panel.calibration_panels import bootstrap_panels, join, placebo_panels
 from causal_spark.panel.constancy import Block, ConstancyOptions, assess, read_block
 from causal_spark.panel.constant_effect import constant_at, constant_fits
-from causal_spark.panel.tuning import Triple, block_search, check_grids, check_tolerances, given_triple, triple_of
+from causal_spark.panel.tuning import (
+    BlockSearch,
+    Triple,
+    block_search,
+    check_grids,
+    check_tolerances,
+    given_triple,
+    triple_of,
+)
 from causal_spark.panel.types import Fit, Floats, Ints, Panel, PanelSize, Penalties, TuningStep
 
 
@@ -59,8 +67,8 @@ def dwcp_constant(
 
     Any assignment pattern and missing cells. At treated cells ``counterfactual`` is the outcome less the effect, at
     untreated cells of treated units alpha + beta + L. ``criterion`` is the mean squared error of the ATT over placebos,
-    over its median among the candidates, plus the same over bootstraps; candidates dropped after the first round are
-    listed with that round's score. ``constancy`` tests that the effect does not change over time.
+    over its median among the candidates, plus the same over bootstraps, see `BlockSearch`. ``constancy`` tests that the
+    effect does not change over time; not where penalties are given.
     Raises NoTreatedCellsError, NotIdentifiedError, UnsupportedCovariatesError, ConstantOutcomeError, and ValueError for
     given penalties out of range.
     """
@@ -81,7 +89,7 @@ def dwcp_constant(
         path=path,
         rank=int(fits.rank[0]),
         converged=bool(fits.converged.all()),
-        constancy=assess(block, ConstancyOptions(), seed).constancy,
+        constancy=assess(block, ConstancyOptions(), seed).constancy if penalties is None else None,
     )
 
 
@@ -111,7 +119,8 @@ def tune(block: Block, options: DwcpConstantOptions, seed: int) -> tuple[Triple,
         errors = fits.effects[:, 0].reshape(len(triples), -1) * everything.inflation[where]
         return np.asarray(errors**2)
 
-    return block_search(squares, everything.placebo, options.lambda_time, options.lambda_unit, options.lambda_nn)
+    grids = options.lambda_time, options.lambda_unit, options.lambda_nn
+    return block_search(BlockSearch(tuple(everything.placebo.tolist()), *grids), squares)
 
 
 def dwcp_constant_cost(size: PanelSize, options: DwcpConstantOptions = _DEFAULTS, tune: bool = True) -> float:

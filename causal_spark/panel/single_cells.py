@@ -57,6 +57,17 @@ class SingleCells:
             predicted[part], rank, converged = found[0], max(rank, found[1]), converged and found[2]
         return predicted, rank, converged
 
+    def chunks(self, rows: Ints, columns: Ints, triple: Triple) -> list[tuple[Ints, Ints]]:
+        """Cells in portions that can be predicted apart without solving anything twice."""
+        parts = []
+        own = self.controls[rows, columns]
+        for chosen, left_out in ((np.flatnonzero(~own), False), (np.flatnonzero(own), True)):
+            group = _groups(rows[chosen], columns[chosen], triple, apart=left_out)
+            for begin in range(0, len(group), self.chunk):
+                part = chosen[np.unique(group[begin : begin + self.chunk])]
+                parts.append((rows[part], columns[part]))
+        return parts
+
     def _equal_weights(self, rows: Ints, columns: Ints, lambda_nn: float, tolerance: float) -> tuple[Floats, int, bool]:
         """Problems that differ in one cell only, by proximal steps from the solution that they are all close to."""
         penalty = np.array([lambda_nn])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -183,61 +184,97 @@ def search(
     return chosen, tuple(TuningStep(*triple, value) for triple, (value, _) in found.seen.items())
 
 
-#: (triples, positions of panels) -> (k, n) squared errors of the effect.
-SquaresFunction = Callable[[list[Triple], Ints], Floats]
+@dataclass(frozen=True, slots=True)
+class BlockSearch:
+    """Search over triples by the squared error of the effect on panels whose true effect is zero, in rounds.
 
-
-def block_search(
-    squares: SquaresFunction,
-    placebo: Bools,
-    times: tuple[float, ...],
-    units: tuple[float, ...],
-    lambdas_nn: tuple[float, ...],
-) -> tuple[Triple, tuple[TuningStep, ...]]:
-    """The triple with the smallest score on panels whose true effect is zero, and every triple tried.
-
-    placebo: (n,) whether a panel is a placebo, else a bootstrap; the score is the mean squared error over each kind,
-    over its median among the candidates, added up. All pairs of lambda_time and lambda_nn are tried on a few panels of
-    each kind at the smallest lambda_unit; the best of them on all; then every lambda_unit at the winner. Candidates
-    dropped after the first round are listed with that round's score.
+    The score is the mean squared error over placebos, over its median among the candidates, plus the same for
+    bootstraps. All pairs of lambda_time and lambda_nn are tried on a few panels of each kind at the smallest
+    lambda_unit; the best of them on all panels; then every lambda_unit at the winner. Candidates dropped after the
+    first round are listed with that round's score.
+    placebo: (n,) whether a panel is a placebo, else a bootstrap; the three grids.
     """
-    units = tuple(sorted(units))
-    pairs: list[Triple] = [(time, units[0], nn) for nn in sorted(lambdas_nn, reverse=True) for time in times]
-    everything = np.arange(placebo.size)
-    first = _a_few(placebo)
-    found = {triple: np.full(placebo.size, np.nan) for triple in pairs}
 
-    def fill(triples: list[Triple], where: Ints) -> None:
-        if triples and where.size:
-            for triple, errors in zip(triples, squares(triples, where), strict=True):
-                found[triple][where] = errors
+    placebo: tuple[bool, ...]
+    times: tuple[float, ...]
+    units: tuple[float, ...]
+    lambdas_nn: tuple[float, ...]
 
-    def score(triples: list[Triple], where: Ints) -> Floats:
-        stacked, total = np.stack([found[triple][where] for triple in triples]), np.zeros(len(triples))
-        for kind in (placebo[where], ~placebo[where]):
-            if kind.any():
-                mean = stacked[:, kind].mean(axis=1)
+    @property
+    def n_rounds(self) -> int:
+        """How often squared errors are asked for."""
+        return 3 if len(self.units) > 1 else 2
+
+    def ask(self, rounds: Sequence[Floats]) -> tuple[list[Triple], Ints] | None:
+        """Triples and positions of panels of the next round; None when there is none.
+
+        rounds: of each round before, squared errors (n_triples, n_panels), as it asked for them.
+        """
+        if len(rounds) == 0:
+            return self._pairs, self._few
+        if len(rounds) == 1:
+            return self._finalists(rounds[0]), np.setdiff1d(np.arange(len(self.placebo)), self._few)
+        if len(rounds) == 2 and len(self.units) > 1:
+            best = self._final(rounds)[0]
+            return self._beside(best), np.arange(len(self.placebo))
+        return None
+
+    def answer(self, rounds: Sequence[Floats]) -> tuple[Triple, tuple[TuningStep, ...]]:
+        """The triple with the smallest score, and every triple tried."""
+        best, triples, scores = self._final(rounds)
+        first = zip(self._pairs, self._scores(rounds[0], self._few).tolist(), strict=True)
+        path = [TuningStep(*triple, value) for triple, value in first if triple not in triples]
+        path += [TuningStep(time, unit, nn, value) for (time, unit, nn), value in zip(triples, scores, strict=True)]
+        return best, tuple(path)
+
+    @property
+    def _pairs(self) -> list[Triple]:
+        return [(time, min(self.units), nn) for nn in sorted(self.lambdas_nn, reverse=True) for time in self.times]
+
+    @property
+    def _few(self) -> Ints:
+        """A few panels of each kind; placebos from begin to end, as unit and time placebos come in turn."""
+        kind = np.array(self.placebo)
+        placebos, bootstraps = np.flatnonzero(kind), np.flatnonzero(~kind)
+        spread = np.unique(np.linspace(0, max(placebos.size - 1, 0), 2 * _FIRST_ROUND).round().astype(np.intp))
+        return np.concatenate([placebos[spread] if placebos.size else placebos, bootstraps[:_FIRST_ROUND]])
+
+    def _finalists(self, squares: Floats) -> list[Triple]:
+        order = np.argsort(self._scores(squares, self._few), kind="stable")
+        return [self._pairs[k] for k in np.sort(order[:_FINALISTS])]
+
+    def _beside(self, best: Triple) -> list[Triple]:
+        return [(best[0], unit, best[2]) for unit in sorted(self.units)[1:]]
+
+    def _scores(self, squares: Floats, where: Ints) -> Floats:
+        total, kind = np.zeros(len(squares)), np.array(self.placebo)[where]
+        for mine in (kind, ~kind):
+            if mine.any():
+                mean = squares[:, mine].mean(axis=1)
                 total += mean / max(float(np.median(mean)), np.finfo(float).tiny)
         return total
 
-    fill(pairs, first)
-    scores = score(pairs, first)
-    dropped = dict(zip(pairs, scores.tolist(), strict=True))
-    final: list[Triple] = [pairs[k] for k in np.sort(np.argsort(scores, kind="stable")[:_FINALISTS])]
-    fill(final, np.setdiff1d(everything, first))
-    best = final[int(score(final, everything).argmin())]
-    beside = [(best[0], unit, best[2]) for unit in units[1:]]
-    found |= {triple: np.full(placebo.size, np.nan) for triple in beside}
-    fill(beside, everything)
-    final += beside
-    scores = score(final, everything)
-    path = [TuningStep(*triple, value) for triple, value in dropped.items() if triple not in final]
-    path += [TuningStep(time, unit, nn, value) for (time, unit, nn), value in zip(final, scores.tolist(), strict=True)]
-    return final[int(scores.argmin())], tuple(path)
+    def _final(self, rounds: Sequence[Floats]) -> tuple[Triple, list[Triple], list[float]]:
+        """The best triple after these rounds, all that saw every panel, and their scores."""
+        everything = np.arange(len(self.placebo))
+        triples = self._finalists(rounds[0])
+        squares = np.empty((len(triples), everything.size))
+        squares[:, self._few] = rounds[0][[self._pairs.index(triple) for triple in triples]]
+        squares[:, np.setdiff1d(everything, self._few)] = rounds[1]
+        scores = self._scores(squares, everything)
+        best = triples[int(scores.argmin())]
+        if len(rounds) > 2:
+            triples = triples + self._beside(best)
+            scores = self._scores(np.concatenate([squares, rounds[2]]), everything)
+            best = triples[int(scores.argmin())]
+        return best, triples, scores.tolist()
 
 
-def _a_few(placebo: Bools) -> Ints:
-    """Positions of a few panels of each kind; placebos from begin to end, as unit and time placebos come in turn."""
-    placebos, bootstraps = np.flatnonzero(placebo), np.flatnonzero(~placebo)
-    spread = np.unique(np.linspace(0, max(placebos.size - 1, 0), 2 * _FIRST_ROUND).round().astype(np.intp))
-    return np.concatenate([placebos[spread] if placebos.size else placebos, bootstraps[:_FIRST_ROUND]])
+def block_search(
+    rounds_of: BlockSearch, squares: Callable[[list[Triple], Ints], Floats]
+) -> tuple[Triple, tuple[TuningStep, ...]]:
+    """All rounds of a search. squares: (triples, positions of panels) -> (n_triples, n_panels) squared errors."""
+    rounds: list[Floats] = []
+    while (asked := rounds_of.ask(rounds)) is not None:
+        rounds.append(squares(*asked))
+    return rounds_of.answer(rounds)
