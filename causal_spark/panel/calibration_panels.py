@@ -14,6 +14,7 @@ import numpy as np
 
 from causal_spark.panel.calibration import calibrate
 from causal_spark.panel.constant_effect import TreatedPanels
+from causal_spark.panel.two_way import identified_cells
 from causal_spark.panel.types import Bools, Floats, Ints
 
 # A time placebo needs so many periods before treatment, and as a share of the real pre-period.
@@ -69,13 +70,9 @@ def join(parts: list[CalibrationPanels]) -> CalibrationPanels:
 
 
 def _identifiable(panels: TreatedPanels) -> Ints:
-    """Positions of panels in which some treated unit has cells before its treatment and some control during it."""
-    cells, targets = panels.cells, panels.targets
-    rows = np.asarray(targets.any(axis=2))
-    before = (cells & ~panels.treated & rows[:, :, None]).any(axis=(1, 2))
-    periods = np.asarray(targets.any(axis=1))
-    during = (cells & ~rows[:, :, None] & periods[:, None, :]).any(axis=(1, 2))
-    return np.flatnonzero(before & during)
+    """Positions of panels in which control cells link some treated cell's unit and period."""
+    controls, targets = panels.cells & ~panels.treated, panels.targets
+    return np.flatnonzero([(identified_cells(controls[k]) & targets[k]).any() for k in range(panels.n)])
 
 
 def _unit_placebos(

@@ -72,8 +72,7 @@ class Block:
         """(n_units, n_periods): standardised outcomes less the free effects at pilot penalties."""
         options = ConstancyOptions()
         groups = event_groups(self.treated)
-        fits = _fits(self.panels, groups[None], options)
-        effects = fits[1]
+        effects = _fits(self.panels, groups[None], int(groups.max()) + 1, options)[1]
         return np.where(groups >= 0, self.standard - effects[0][np.maximum(groups, 0)], self.standard)
 
     def counterfactual(self, fitted: Floats, effect: float) -> Floats:
@@ -128,15 +127,17 @@ class Assessment:
     fitted: Floats
 
 
-def _fits(panels: TreatedPanels, groups: Ints, options: ConstancyOptions) -> tuple[Floats, Floats, Floats, Ints, bool]:
+def _fits(
+    panels: TreatedPanels, groups: Ints, n_groups: int, options: ConstancyOptions
+) -> tuple[Floats, Floats, Floats, Ints, bool]:
     """C (n,), free effects (n, n_groups), untreated outcomes of the constant fit, its ranks, whether all converged."""
     ones = np.ones(panels.n)
     penalties = options.lambda_time * ones, 0.0 * ones, options.lambda_nn * ones
     constant = constant_fits(panels, *penalties, tolerance=options.tolerance)
-    if int(groups.max()) == 0:
+    if n_groups == 1:
         free = constant
     else:
-        free = constant_fits(panels, *penalties, groups=groups, tolerance=options.tolerance)
+        free = constant_fits(panels, *penalties, groups=groups, n_groups=n_groups, tolerance=options.tolerance)
     converged = bool(constant.converged.all() and free.converged.all())
     return constant.effects[:, 0], free.effects, constant.fitted, constant.rank, converged
 
@@ -168,11 +169,12 @@ def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: boo
         profiles.outcome[1 + k] += np.where(groups >= 0, shape, 0.0)
     calibration = join(parts) if parts else None
     panels = TreatedPanels.concatenate([profiles, *([calibration.panels] if calibration else [])])
-    all_groups = event_groups(panels.targets)
+    # By treatment, not by observed cells: a placebo unit may lack its first treated cell.
+    all_groups = np.where(panels.targets, event_groups(panels.treated), -1)
     own = 1 + len(basis)
-    constant, free, fitted, rank, converged = _fits(panels.take(np.arange(own)), all_groups[:own], options)
+    constant, free, fitted, rank, converged = _fits(panels.take(np.arange(own)), all_groups[:own], n_groups, options)
     if calibration is not None:
-        rough = _fits(calibration.panels, all_groups[own:], replace(options, tolerance=1e-3))
+        rough = _fits(calibration.panels, all_groups[own:], n_groups, replace(options, tolerance=1e-3))
         constant, free = np.concatenate([constant, rough[0]]), np.concatenate([free, rough[1]])
         converged = converged and rough[4]
     counts = np.stack([(all_groups == g).sum(axis=(1, 2)) for g in range(n_groups)], axis=1)

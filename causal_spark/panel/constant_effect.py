@@ -135,15 +135,16 @@ def constant_fits(
     lambda_unit: Floats,
     lambda_nn: Floats,
     groups: Ints | None = None,
+    n_groups: int = 1,
     tolerance: float = 1e-4,
 ) -> ConstantFits:
     """Fit every panel with its own penalties, (n,) each, lambda_nn > 0 and perhaps infinite.
 
-    groups: (n, n_units, n_periods) number of the group of each treated cell, -1 elsewhere, for an effect per group;
-    None: one effect. Effects are right to about ``tolerance`` standard deviations.
+    groups: (n, n_units, n_periods) number below ``n_groups`` of the group of each treated cell, -1 elsewhere, for an
+    effect per group, 0 for one without a cell; None: one effect. Effects are right to about ``tolerance`` standard
+    deviations.
     """
     n, n_units, n_periods = panels.outcome.shape
-    n_groups = 1 if groups is None else int(groups.max()) + 1
     effects, fitted = np.zeros((n, n_groups)), np.zeros((n, n_units, n_periods))
     converged, rank = np.zeros(n, dtype=bool), np.zeros(n, dtype=np.intp)
     for part in _chunks(n, n_units * n_periods * (2 + n_groups)):

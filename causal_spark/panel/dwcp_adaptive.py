@@ -2,9 +2,10 @@
 
 Four estimates are combined (see `causal_spark.panel.constancy`): the constant effect c of DWCP, synthetic
 difference-in-differences S, and the linear and quadratic contrasts s of the free effects over time. With a constant
-effect c is the more precise, with a changing one it is biased by about slopes's. How much effects may change, sigma, is
-unknown, so generalised least squares means are taken for several sigma and averaged by how well each explains what
-was found (its marginal likelihood). The weight of sigma = 0 is the weight of constancy.
+effect c is the more precise; with a changing one it is biased, to first order by the contrasts times its slopes in
+them. How much effects may change, sigma, is unknown, so generalised least squares means are taken for several sigma and
+averaged by how well each explains what was found (its marginal likelihood). The weight of sigma = 0 is the weight of
+constancy.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from causal_spark.errors import SolverError
 from causal_spark.panel.constancy import Assessment, ConstancyOptions, assess, read_block
 from causal_spark.panel.dwcp_constant import block_fit_cost
 from causal_spark.panel.sdid import sdid_cost
+from causal_spark.panel.tuning import check_grids, given_triple
 from causal_spark.panel.types import Fit, Floats, Panel, PanelSize, Penalties
 
 # Prior weight of no change at all; the other amounts of change share the rest.
@@ -30,7 +32,8 @@ _CHANGES = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 class DwcpAdaptiveOptions:
     """At which penalties the constant and free effects are fitted, and on how many panels their errors are measured.
 
-    lambda_time: decay per period from the treated cells' middle, >= 0. lambda_nn: nuclear-norm penalty, > 0.
+    lambda_time: decay per period from the treated cells' middle, >= 0. lambda_nn: nuclear-norm penalty, at least
+    `LAMBDA_NN_FLOOR`.
     unit_placebos, time_placebos, bootstraps: calibration panels of each kind at most, >= 0.
     """
 
@@ -41,10 +44,7 @@ class DwcpAdaptiveOptions:
     bootstraps: int = 16
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lambda_time < math.inf:
-            raise ValueError(f"lambda_time must be finite and not negative, not {self.lambda_time}.")
-        if not self.lambda_nn > 0:
-            raise ValueError("lambda_nn must be positive: at 0 the controls are fitted perfectly.")
+        check_grids((self.lambda_time,), (0.0,), (self.lambda_nn,))
         if min(self.unit_placebos, self.time_placebos, self.bootstraps) < 0:
             raise ValueError("unit_placebos, time_placebos and bootstraps must not be negative.")
         if self.unit_placebos + self.time_placebos + self.bootstraps < 8:
@@ -62,13 +62,14 @@ def dwcp_adaptive(
     Lasting treatment, staggered or not, with missing cells; any number of treated units and periods. Nothing is tuned:
     ``penalties`` replace the options' lambda_time and lambda_nn. At treated cells ``counterfactual`` is that of
     synthetic DiD moved by one number, so that the mean effect is the estimate and effects may still differ by cell.
-    Raises what `read_block` and `sdid` raise, SolverError when no calibration panel can be fitted.
+    Raises what `read_block` and `sdid` raise, SolverError when no calibration panel can be fitted, and ValueError for
+    given penalties out of range.
     """
     block = read_block(panel)
-    time, nn = options.lambda_time, options.lambda_nn
-    if penalties is not None:
-        time = time if penalties.lambda_time is None else penalties.lambda_time
-        nn = nn if penalties.lambda_nn is None else penalties.lambda_nn
+    given = Penalties() if penalties is None else penalties
+    time = options.lambda_time if given.lambda_time is None else given.lambda_time
+    nn = options.lambda_nn if given.lambda_nn is None else given.lambda_nn
+    time, _, nn = given_triple(Penalties(time, 0.0, nn))
     found = assess(
         block,
         ConstancyOptions(time, nn, options.unit_placebos, options.time_placebos, options.bootstraps),

@@ -21,7 +21,7 @@ _NUMBERS_AT_ONCE = 2_000_000
 class ProductWeights:
     """Weights unit_j period_s used_js of n problems.
 
-    unit: (n, n_units) > 0; period: (n, n_periods) > 0; used: (1, n_units, n_periods), the cells with weight in all
+    unit: (n, n_units) >= 0; period: (n, n_periods) >= 0; used: (1, n_units, n_periods), the cells with weight in all
     problems, or (n, n_units, n_periods); left_out: rows (n,) and columns (n,) of one more cell without weight in each
     problem, or None.
     """
