@@ -10,6 +10,7 @@ inverse of their own covariance is the test statistic.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,10 +34,10 @@ _PROFILE = 0.05
 class ConstancyOptions:
     """At which penalties, and on what panels, constancy is judged.
 
-    lambda_time: decay per period from the treated cells' middle. lambda_nn: nuclear-norm penalty. unit_placebos,
-    time_placebos, bootstraps: calibration panels of each kind, at most. shrink: by what estimated covariances
-    between estimates are multiplied, being noisy. tolerance: precision of the panel's own
-    estimates, in standard deviations; those of calibration panels need less.
+    lambda_time: decay per period from the treated cells' middle. lambda_nn: nuclear-norm penalty, times `growth`.
+    unit_placebos, time_placebos, bootstraps: calibration panels of each kind, at most. shrink: by what estimated
+    covariances between estimates are multiplied, being noisy. tolerance: precision of the panel's own estimates, in
+    standard deviations; those of calibration panels need less.
     """
 
     lambda_time: float = 0.6
@@ -127,12 +128,18 @@ class Assessment:
     fitted: Floats
 
 
+def growth(n_units: int) -> float:
+    """By what a nuclear-norm penalty that suits 100 units is multiplied for more: singular values of noise grow so."""
+    return math.sqrt(max(n_units, 100) / 100.0)
+
+
 def _fits(
     panels: TreatedPanels, groups: Ints, n_groups: int, options: ConstancyOptions
 ) -> tuple[Floats, Floats, Floats, Ints, bool]:
     """C (n,), free effects (n, n_groups), untreated outcomes of the constant fit, its ranks, whether all converged."""
     ones = np.ones(panels.n)
-    penalties = options.lambda_time * ones, 0.0 * ones, options.lambda_nn * ones
+    nn = options.lambda_nn * growth(panels.outcome.shape[1])
+    penalties = options.lambda_time * ones, 0.0 * ones, nn * ones
     constant = constant_fits(panels, *penalties, tolerance=options.tolerance)
     if n_groups == 1:
         free = constant

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causal_spark.errors import SolverError
-from causal_spark.panel.constancy import Assessment, ConstancyOptions, assess, read_block
+from causal_spark.panel.constancy import Assessment, ConstancyOptions, assess, growth, read_block
 from causal_spark.panel.dwcp_constant import block_fit_cost
 from causal_spark.panel.sdid import sdid_cost
 from causal_spark.panel.tuning import check_grids, given_triple
@@ -32,8 +32,8 @@ _CHANGES = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 class DwcpAdaptiveOptions:
     """At which penalties the constant and free effects are fitted, and on how many panels their errors are measured.
 
-    lambda_time: decay per period from the treated cells' middle, >= 0. lambda_nn: nuclear-norm penalty, at least
-    `LAMBDA_NN_FLOOR`.
+    lambda_time: decay per period from the treated cells' middle, >= 0. lambda_nn: nuclear-norm penalty for panels of up
+    to 100 units, at least `LAMBDA_NN_FLOOR`; with more it grows with the square root of their number.
     unit_placebos, time_placebos, bootstraps: calibration panels of each kind at most, >= 0.
     """
 
@@ -68,11 +68,12 @@ def dwcp_adaptive(
     block = read_block(panel)
     given = Penalties() if penalties is None else penalties
     time = options.lambda_time if given.lambda_time is None else given.lambda_time
-    nn = options.lambda_nn if given.lambda_nn is None else given.lambda_nn
+    grown = growth(panel.n_units)
+    nn = options.lambda_nn * grown if given.lambda_nn is None else given.lambda_nn
     time, _, nn = given_triple(Penalties(time, 0.0, nn))
     found = assess(
         block,
-        ConstancyOptions(time, nn, options.unit_placebos, options.time_placebos, options.bootstraps),
+        ConstancyOptions(time, nn / grown, options.unit_placebos, options.time_placebos, options.bootstraps),
         seed,
         with_sdid=True,
     )
