@@ -45,7 +45,7 @@ from causal_spark.panel.types import Bools, Constancy, Fit, Floats, Ints, Panel,
 # Cells predicted before a triple is first compared with the best.
 _FIRST_CELLS = 100
 # Control cells of treated units that are predicted, and cells of one placebo block that tuning looks at.
-_MOST_PLACEBOS, _MOST_TARGETS = 4_000, 100
+_MOST_PLACEBOS, _MOST_TARGETS = 1_000, 100
 # Cells times width of a fit, summed over the triples of one chunk of tuning.
 _NUMBERS_PER_CHUNK = 20_000_000
 
@@ -95,7 +95,7 @@ def dwcp(panel: Panel, options: DwcpOptions = _DEFAULTS, penalties: Penalties | 
 
     Any assignment pattern, missing cells and covariates; effects are assumed not to carry over. Penalties that are
     given but None mean no weighting (lambda_time, lambda_unit) and no low-rank part (lambda_nn).
-    ``counterfactual`` holds the target cells' predictions and, at control cells of ever-treated units (the 4,000
+    ``counterfactual`` holds the target cells' predictions and, at control cells of ever-treated units (the 1,000
     nearest to their treatment), leave-one-out predictions at the chosen penalties; elsewhere, and where not identified,
     NaN. With ``loocv`` the criterion is the mean squared leave-one-out error in squared standard deviations of the
     control cells, and a candidate abandoned because its errors already exceeded the best's is listed with what it had;
@@ -191,9 +191,12 @@ class DwcpStages:
         for (triples, panel), result in zip(self.blocks.chunks(*asked), results, strict=True):
             squares[[asked[0].index(triple) for triple in triples], place[panel]] = result["squares"]
         solved = bool(state.get("solved", True)) and all(bool(result["solved"]) for result in results)
-        after = {**state, f"squares_{len(rounds)}": squares, "solved": np.array(solved)}
         rounds = [*rounds, squares]
-        if self.blocks.search.ask(rounds) is None:
+        while (asked := self.blocks.search.ask(rounds)) is not None and not asked[1].size:
+            # Few placebos, all of them seen already.
+            rounds.append(np.empty((len(asked[0]), 0)))
+        after = {**state, "solved": np.array(solved)} | {f"squares_{k}": each for k, each in enumerate(rounds)}
+        if asked is None:
             triple, path = self.blocks.search.answer(rounds)
             after |= {"triple": np.array(triple), "path": _path_array(path)}
         return after
