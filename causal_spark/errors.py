@@ -58,16 +58,16 @@ class LostGroupError(CausalSparkError):
     """A group was planned but came back neither with a result nor with a failure."""
 
 
-class LostChunksError(CausalSparkError):
-    """Parts of an estimator's work that was split were planned but did not come back."""
-
-
 class TooManyFailuresError(CausalSparkError):
     """More groups failed than ``max_failed_fraction`` allows; results were not made visible."""
 
 
 class GroupError(CausalSparkError):
     """Something is wrong with one group; the others go on."""
+
+
+class LostChunksError(GroupError):
+    """Parts of an estimator's work that was split were planned but did not come back."""
 
 
 class DuplicateCellError(GroupError):

@@ -207,6 +207,7 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
             "core_seconds": round(sum(costs.values()), 2),
             "memory": in_gib(memory.peak),
             "too_large": " ".join(name for name in memory.estimators if name not in costs),
+            "split": plan.splits.get(size.group_id, ""),
         }
         for size, panel, memory, costs in (
             (size, work.panel_size(size), work.memory(size), {} if size.group_id in refused else work.cost(size))
@@ -214,8 +215,7 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
         )
     ]
     table = pd.DataFrame(rows)
-    if not table["too_large"].any():
-        table = table.drop(columns="too_large")
+    table = table.drop(columns=[name for name in ("too_large", "split") if not table[name].any()])
     if work.memory_limit is None:
         memory = f"No group needs more than {in_gib(SAFE_BYTES)} of memory: fits any worker."
     else:
@@ -224,7 +224,7 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
     return (
         f"Input {source.location} ({source.version or 'no version: the content will be hashed'})\n"
         f"{_shown(table)}\n"
-        f"{len(sizes)} groups in {len(plan.waves)} waves and {sum(wave.n_tasks for wave in plan.waves)} tasks, "
+        f"{len(sizes)} groups in {len(plan.waves)} waves and {plan.n_tasks} tasks, "
         f"about {plan.seconds:.0f} core seconds\n"
         f"{memory}\n"
         f"Variances: {', '.join(task.name for task in work.variances) or 'none'}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,12 +16,13 @@ from causal_spark.engine.build_panel import build_panel
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import GroupMemory, limit_for, panel_memory, too_large
 from causal_spark.engine.periods import uneven_periods
-from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Row
+from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Part, Piece, Row
 from causal_spark.errors import DeclinedError, GroupError, NoEstimatorError, SolverError
 from causal_spark.panel.event_study import EventStudy, event_study
 from causal_spark.panel.inference import VarianceEstimate, interval
 from causal_spark.panel.labels import label
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
+from causal_spark.panel.stages import Arrays, Staged, from_bytes, run_in_process, state_after, to_bytes
 from causal_spark.panel.summary import EffectSummary, effect_cells, summarise, unidentified_cells
 from causal_spark.panel.types import Fit, Floats, Notice, Panel, PanelSize
 
@@ -147,7 +148,62 @@ class PanelWork:
         error = too_large(f"Arranging {size.n_rows} rows", needed, self.panel_size(size), self.memory_limit)
         return _failure("read", None, error)
 
-    def run(self, group: Group) -> GroupResult:
+    def rounds(self, size: GroupSize) -> Mapping[str, tuple[float, ...]]:
+        """Estimators that can be split on the group: core seconds of each round."""
+        fitting = self.memory(size).fitting(self.memory_limit)
+        panel = self.panel_size(size)
+        return {
+            task.name: staged.seconds(panel, task.options)
+            for task in self.estimators
+            if task.name in fitting and (staged := ESTIMATORS[task.name].staged) is not None
+        }
+
+    def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
+        """Chunks of one estimator's round, up to the first that fails, and a piece that says it is over.
+
+        What is wrong before the first chunk is left to `run`, which finds it again and tells it.
+        """
+        started = time.perf_counter()
+        task = next(task for task in self.estimators if task.name == part.estimator)
+        try:
+            panel = build_panel(group.rows, self.memory_limit)
+            self._require_memory(panel, group, task)
+            staged = self._start(panel, group.group_id, task)
+            state = state_after(staged, _results(done))
+            chunks = _share(staged.n_chunks(state), part) if not any(piece.failure for piece in done) else []
+        except Exception:  # noqa: BLE001 - one bad group must never fail a job
+            chunks = []
+        for chunk in chunks:
+            content, failure = None, None
+            try:
+                content = to_bytes(staged.run(state, chunk))
+            except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
+                failure = _failure("estimate", task.name, error)
+            now = time.perf_counter()
+            yield Piece(task.name, part.round, part.part, chunk, content, failure, now - started)
+            if failure is not None:
+                break
+            started = now
+        yield Piece(task.name, part.round, part.part, None, None, None, time.perf_counter() - started)
+
+    def _start(self, panel: Panel, group: str, task: EstimatorTask) -> Staged:
+        definition = ESTIMATORS[task.name].staged
+        if definition is None:
+            raise TypeError(f"Estimator {task.name} cannot be split.")
+        return definition.start(panel, task.options, None, self._tuning_seed(group, task))
+
+    def _tuning_seed(self, group: str, task: EstimatorTask) -> int:
+        return seed_for(self.seed, group, f"tune:{task.name}")
+
+    def _require_memory(self, panel: Panel, group: Group, task: EstimatorTask) -> None:
+        """Raise `GroupTooLargeError` when the estimator needs more than this task may use."""
+        size = PanelSize(panel.n_units, panel.n_periods, int(panel.ever_treated.sum()), int(panel.treated.sum()))
+        needed = self._panel_memory(size, len(group.rows), group.key).estimators[task.name]
+        limit = limit_for(needed, self.memory_limit)
+        if needed > limit:
+            raise too_large(f"Estimator {task.name}", needed, size, limit)
+
+    def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
         """All estimators and variances on one panel; what cannot be estimated becomes a failure with a hint."""
         result = GroupResult({name: [] for name in self.tables})
         try:
@@ -157,35 +213,42 @@ class PanelWork:
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("read", None, error))
             return result
-        n_treated_units, n_treated_cells = int(panel.ever_treated.sum()), int(panel.treated.sum())
-        size = PanelSize(panel.n_units, panel.n_periods, n_treated_units, n_treated_cells)
-        needs = self._panel_memory(size, len(group.rows), group.key).estimators
         for task in self.estimators:
             if not task.wants(group.key):
                 continue
-            limit = limit_for(needs[task.name], self.memory_limit)
-            if needs[task.name] > limit:
-                why = too_large(f"Estimator {task.name}", needs[task.name], size, limit)
-                result.failures.append(_failure("estimate", task.name, why))
+            try:
+                self._require_memory(panel, group, task)
+            except GroupError as error:
+                result.failures.append(_failure("estimate", task.name, error))
                 continue
-            started = time.perf_counter()
-            self._estimate(panel, group.group_id, task, result)
-            result.seconds[task.name] = time.perf_counter() - started
+            pieces = [piece for piece in done if piece.estimator == task.name]
+            before, started = sum(piece.seconds for piece in pieces), time.perf_counter()
+            self._estimate(panel, group.group_id, task, pieces, result)
+            result.seconds[task.name] = before + time.perf_counter() - started
         uneven = uneven_periods(panel.periods)
         # Without an estimate there is nothing to be warned of.
         if uneven is not None and result.tables["panel_effects"]:
             result.failures.append(_warning("read", None, uneven))
         return result
 
-    def _estimate(self, panel: Panel, group: str, task: EstimatorTask, result: GroupResult) -> None:
-        definition = ESTIMATORS[task.name]
-        seed = seed_for(self.seed, group, f"tune:{task.name}")
+    def _estimate(
+        self, panel: Panel, group: str, task: EstimatorTask, pieces: Sequence[Piece], result: GroupResult
+    ) -> None:
+        failed = [piece for piece in pieces if piece.failure is not None]
+        if failed:
+            # The one that a loop over all chunks would have met first.
+            earliest = min(failed, key=lambda piece: (piece.round, piece.chunk))
+            result.failures += [earliest.failure] if earliest.failure else []
+            return
         started = time.perf_counter()
         try:
-            fit = definition.fit(panel, task.options, None, seed)
+            if pieces:
+                fit = run_in_process(self._start(panel, group, task), _results(pieces))
+            else:
+                fit = ESTIMATORS[task.name].fit(panel, task.options, None, self._tuning_seed(group, task))
             summary = summarise(panel, fit)
             events = event_study(panel, fit)
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started + sum(piece.seconds for piece in pieces)
             if not np.isfinite([summary.estimate, *events.estimate]).all():
                 raise SolverError("The estimate is not finite.", "Rescale the outcome: it is near the largest double.")
             rows = {
@@ -347,6 +410,21 @@ def _path_rows(estimator: str, fit: Fit) -> list[Row]:
         }
         for step, tried in enumerate(fit.path)
     ]
+
+
+def _share(n_chunks: int, part: Part) -> list[int]:
+    """Chunks of a part, ascending. Chunks whose cost runs with their number are spread over all parts."""
+    order = np.random.default_rng(n_chunks).permutation(n_chunks)
+    return sorted(order[part.part :: part.n_parts].tolist())
+
+
+def _results(pieces: Sequence[Piece]) -> list[dict[int, Arrays]]:
+    """Per round, chunk number to result."""
+    rounds: list[dict[int, Arrays]] = [{} for _ in range(max((piece.round + 1 for piece in pieces), default=0))]
+    for piece in pieces:
+        if piece.chunk is not None and piece.content is not None:
+            rounds[piece.round][piece.chunk] = from_bytes(piece.content)
+    return rounds
 
 
 def _warning(stage: str, estimator: str | None, notice: Notice) -> Failure:

@@ -1,4 +1,9 @@
-"""Which group runs in which task of which wave: a function of sizes and configuration only."""
+"""Which group runs in which task of which wave: a function of sizes and configuration only.
+
+A group that is long, also beside all the others, and whose estimator's work comes in pieces
+(`causal_spark.panel.stages`) is split: its rounds, one Spark job each for all such groups together, come after the
+ordinary waves. Then a last wave of its own finishes what was split and runs the group's other estimators, as ever.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from causal_spark.engine.keys import digest_of
-from causal_spark.engine.work import GroupSize, Work
+from causal_spark.engine.work import GroupSize, Part, Work
 
 #: Enough work for a task's start-up to vanish, little enough to balance cores.
 TASK_SECONDS = 2.0
@@ -21,6 +26,14 @@ MAX_TASKS = 4096
 #: A group longer than this waits for the others; so many of them share a wave at least.
 LONG_SECONDS = 10.0
 LONG_GROUPS = 64
+#: An estimator is split over tasks when it takes longer than this on one group,
+SPLIT_SECONDS = 30.0
+#: and more than this share of the whole run: otherwise there are enough other groups to keep every core at work.
+SPLIT_SHARE = 1 / 256
+#: Each of its tasks is sent all of the group's rows and works on a share of its chunks for so long at least, in seconds
+#: and in seconds per row: what is sent takes time too.
+PART_SECONDS = 10.0
+PART_ROW_SECONDS = 5e-5
 #: Unpacking, array building and encoding, per group and per row.
 _GROUP_SECONDS = 1e-3
 _ROW_SECONDS = 5e-7
@@ -38,30 +51,65 @@ class PlannedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One stretch of work, staged by a commit of its own."""
+    """One stretch of work, staged by a commit of its own. finishes: its groups are those that were split before."""
 
     number: int
     n_tasks: int
     n_groups: int
     seconds: float
+    finishes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of all groups that are split, staged by a commit of its own."""
+
+    number: int
+    parts: tuple[Part, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All groups and waves."""
+    """All groups, waves, and the rounds before the last wave, if any group is split."""
 
     groups: tuple[PlannedGroup, ...]
     waves: tuple[Wave, ...]
+    rounds: tuple[Round, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Core seconds of the whole plan."""
-        return sum(wave.seconds for wave in self.waves)
+        return sum(wave.seconds for wave in self.waves) + sum(one.seconds for one in self.rounds)
+
+    @property
+    def n_tasks(self) -> int:
+        """Tasks of all waves and rounds."""
+        return sum(wave.n_tasks for wave in self.waves) + sum(len(one.parts) for one in self.rounds)
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Group id to what is split there, for people: estimator and tasks per round."""
+        tasks: dict[str, dict[str, list[str]]] = {}
+        for one in self.rounds:
+            for part in one.parts:
+                if part.part == 0:
+                    tasks.setdefault(part.group_id, {}).setdefault(part.estimator, []).append(str(part.n_parts))
+        return {
+            group_id: ", ".join(f"{name} {'+'.join(counts)} tasks" for name, counts in estimators.items())
+            for group_id, estimators in tasks.items()
+        }
 
     @property
     def digest(self) -> str:
         """Changes when any group would run elsewhere."""
-        return digest_of(f"{group.wave}/{group.task}/{group.group_id}" for group in self.groups)
+        parts = (part for one in self.rounds for part in one.parts)
+        return digest_of(
+            [
+                *(f"{group.wave}/{group.task}/{group.group_id}" for group in self.groups),
+                *(f"{part.round}/{part.part}/{part.n_parts}/{part.estimator}/{part.group_id}" for part in parts),
+            ]
+        )
 
 
 def group_seconds(size: GroupSize, work: Work) -> float:
@@ -88,16 +136,16 @@ def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
     """Deal groups into cost-balanced waves and each wave's groups into cost-balanced tasks.
 
     Long groups come last, in few waves with many groups each: cores would stand idle behind one that ends a wave, and
-    what is done before them is staged, should one of them bring the job down.
+    what is done before them is staged, should one of them bring the job down. Those that are split come after them.
     """
-    costed = sorted(
-        ((group_seconds(size, work), size) for size in sizes), key=lambda pair: (-pair[0], pair[1].group_id)
-    )
+    costed = _longest_first([(group_seconds(size, work), size) for size in sizes])
+    splits = _splits(costed, work)
+    whole = [pair for pair in costed if pair[1].group_id not in splits]
     groups: list[PlannedGroup] = []
     waves: list[Wave] = []
     for members, groups_per_wave in (
-        ([pair for pair in costed if pair[0] <= LONG_SECONDS], 1),
-        ([pair for pair in costed if pair[0] > LONG_SECONDS], LONG_GROUPS),
+        ([pair for pair in whole if pair[0] <= LONG_SECONDS], 1),
+        ([pair for pair in whole if pair[0] > LONG_SECONDS], LONG_GROUPS),
     ):
         if not members:
             continue
@@ -106,10 +154,56 @@ def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
         for place in range(n_waves):
             mine = [pair for pair, wave in zip(members, dealt, strict=True) if wave == place]
             _add_wave(mine, groups, waves)
-    return Plan(tuple(groups), tuple(waves))
+    if not splits:
+        return Plan(tuple(groups), tuple(waves))
+    left = [
+        (max(0.0, seconds - sum(map(sum, splits[size.group_id].values()))), size)
+        for seconds, size in costed
+        if size.group_id in splits
+    ]
+    _add_wave(_longest_first(left), groups, waves, finishes=True)
+    return Plan(tuple(groups), tuple(waves), _rounds([size for _, size in left], splits))
 
 
-def _add_wave(members: Sequence[tuple[float, GroupSize]], groups: list[PlannedGroup], waves: list[Wave]) -> None:
+def _longest_first(costed: list[tuple[float, GroupSize]]) -> list[tuple[float, GroupSize]]:
+    return sorted(costed, key=lambda pair: (-pair[0], pair[1].group_id))
+
+
+def _splits(costed: Sequence[tuple[float, GroupSize]], work: Work) -> dict[str, dict[str, Sequence[float]]]:
+    """Group id and estimator to seconds by round, for what is split."""
+    least = max(SPLIT_SECONDS, SPLIT_SHARE * sum(seconds for seconds, _ in costed))
+    found = {
+        size.group_id: {name: rounds for name, rounds in work.rounds(size).items() if sum(rounds) > least}
+        for seconds, size in costed
+        if seconds > least
+    }
+    return {group_id: estimators for group_id, estimators in found.items() if estimators}
+
+
+def _rounds(sizes: Sequence[GroupSize], splits: dict[str, dict[str, Sequence[float]]]) -> tuple[Round, ...]:
+    found = []
+    for number in range(max(len(rounds) for one in splits.values() for rounds in one.values())):
+        wanted = [
+            (size, name, rounds[number])
+            for size in sorted(sizes, key=lambda size: size.group_id)
+            for name, rounds in splits[size.group_id].items()
+            if number < len(rounds)
+        ]
+        total = sum(seconds for _, _, seconds in wanted)
+        parts: list[Part] = []
+        for size, name, seconds in wanted:
+            n_parts = math.ceil(seconds / max(PART_SECONDS, PART_ROW_SECONDS * size.n_rows, total / MAX_TASKS)) or 1
+            parts += [Part(size.group_id, name, number, k, n_parts, len(parts) + k) for k in range(n_parts)]
+        found.append(Round(number, tuple(parts), total))
+    return tuple(found)
+
+
+def _add_wave(
+    members: Sequence[tuple[float, GroupSize]],
+    groups: list[PlannedGroup],
+    waves: list[Wave],
+    finishes: bool = False,
+) -> None:
     number = len(waves)
     seconds = sum(cost for cost, _ in members)
     n_rows = sum(size.n_rows for _, size in members)
@@ -119,4 +213,4 @@ def _add_wave(members: Sequence[tuple[float, GroupSize]], groups: list[PlannedGr
     groups += [
         PlannedGroup(size.group_id, number, task, cost) for (cost, size), task in zip(members, places, strict=True)
     ]
-    waves.append(Wave(number, n_tasks, len(members), seconds))
+    waves.append(Wave(number, n_tasks, len(members), seconds, finishes))

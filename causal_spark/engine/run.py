@@ -1,4 +1,8 @@
-"""Run a science over every group of a frame: on Spark in staged waves, or in this process."""
+"""Run a science over every group of a frame: on Spark in staged waves, or in this process.
+
+Groups that the plan splits come after the others: their rounds (`causal_spark.engine.rounds`), then a wave that
+finishes them.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,14 @@ from causal_spark.engine.keys import digest_of
 from causal_spark.engine.memory import memory_limit
 from causal_spark.engine.pack import pack, packed_fields, unpack
 from causal_spark.engine.plan import Plan, Wave, make_plan
+from causal_spark.engine.rounds import (
+    PART_KEY,
+    PIECE_FIELDS,
+    columns_with_pieces,
+    round_rows,
+    run_finishing,
+    with_pieces,
+)
 from causal_spark.engine.stage import (
     failure_row,
     group_status,
@@ -164,19 +176,29 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
     plan = make_plan([size for size in sizes if size.group_id not in refused], work)
     n_waves = len(plan.waves)
     log.info("%d groups, %d rows; %d waves, about %.0f core seconds", len(sizes), rows_read, n_waves, plan.seconds)
+    for group_id, estimators in plan.splits.items():
+        log.info("group %s is split: %s", group_id, estimators)
     planned = _planned(packed, plan, scratch)
     stage = f"staged_{plan.digest}"
-    kept = _staged_before(spark, work, plan, stage, scratch)
     schema = _ddl(staged_fields(work))
+    kept = _staged_before(spark, schema, stage, ["_group_id"], [wave.n_groups for wave in plan.waves], scratch)
     tally = _Tally({}, Counter())
     paths: list[str] = []
+    paths_of_rounds: list[str] = []
     done_seconds = 0.0
     for wave in plan.waves:
         path = scratch.path(f"{stage}/{_WAVE}={wave.number}", kept.get(wave.number))
         if wave.number in kept:
             log.info("wave %d/%d: taken over from attempt %s", wave.number + 1, n_waves, kept[wave.number])
         else:
-            _run_wave(planned, work, wave, path)
+            rows = planned
+            if wave.finishes:
+                pieces, round_paths = _run_rounds(
+                    planned.where(F.col(_WAVE) == wave.number), work, plan, scratch, clock
+                )
+                rows = with_pieces(planned, pieces, plan)
+                paths_of_rounds += round_paths
+            _run_wave(rows, work, wave, path)
         paths.append(path)
         first = spark.read.schema(schema).parquet(path).where(F.col("_part") == 0)
         estimates, failures = staged_name(work.tables[0]), staged_name(FAILURES.name)
@@ -184,7 +206,7 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
             "_group_id", F.size(estimates).alias("n"), F.col(f"{failures}.kind").alias("kinds"), "_seconds"
         ).collect():
             tally.add(row["_group_id"], row["n"], row["kinds"], row["_seconds"])
-        done_seconds += wave.seconds
+        done_seconds += wave.seconds + (sum(one.seconds for one in plan.rounds) if wave.finishes else 0.0)
         elapsed = time.monotonic() - clock
         left = elapsed * (plan.seconds - done_seconds) / max(done_seconds, 1e-9)
         said = (wave.number + 1, n_waves, tally.line(), elapsed, left)
@@ -210,6 +232,7 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
         scratch.path("packed"),
         f"{scratch.folder}/{_PLANNED}_{scratch.attempt}",
         scratch.path(f"{stage}/{_WAVE}=-1"),
+        *paths_of_rounds,
     )
     summary = _summary(started_at, tally, rows_read, chunks, row_counts)
     return SparkRun(spark, work, everything, absent, summary, (*used, *paths))
@@ -290,36 +313,66 @@ def _planned(packed: DataFrame, plan: Plan, scratch: Scratch) -> DataFrame:
 
 
 def _run_wave(planned: DataFrame, work: Work, wave: Wave, path: str) -> None:
-    columns = [name for name, _ in packed_fields(work)]
+    columns = columns_with_pieces(work) if wave.finishes else [name for name, _ in packed_fields(work)]
 
     def runner(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return run_packed(batches, work)
+        return run_finishing(batches, work) if wave.finishes else run_packed(batches, work)
 
     rows = (
         planned.where(F.col(_WAVE) == wave.number)
         .repartitionById(wave.n_tasks, F.col("_task"))
-        .sortWithinPartitions("_group_id", "_chunk")
+        .sortWithinPartitions("_group_id", *(["_round"] if wave.finishes else []), "_chunk")
         .select(*columns)
         .mapInArrow(runner, _ddl(staged_fields(work)))
     )
     rows.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).parquet(path)
 
 
-def _staged_before(spark: SparkSession, work: Work, plan: Plan, stage: str, scratch: Scratch) -> dict[int, str]:
-    """Waves that some attempt staged whole, with that attempt; a half-committed one lacks files, so whole groups."""
+def _run_rounds(
+    packed: DataFrame, work: Work, plan: Plan, scratch: Scratch, clock: float
+) -> tuple[DataFrame, tuple[str, ...]]:
+    """Run the rounds of all groups that are split, one after the other: their pieces, and where these lie.
+
+    packed: rows of these groups.
+    """
+    spark, schema = packed.sparkSession, _ddl(PIECE_FIELDS)
+    stage = f"rounds_{plan.digest}"
+    kept = _staged_before(spark, schema, stage, PART_KEY, [len(one.parts) for one in plan.rounds], scratch)
+    pieces = spark.createDataFrame([], schema)
+    paths: list[str] = []
+    for one in plan.rounds:
+        path = scratch.path(f"{stage}/{_WAVE}={one.number}", kept.get(one.number))
+        told = (one.number + 1, len(plan.rounds))
+        if one.number in kept:
+            log.info("round %d/%d: taken over from attempt %s", *told, kept[one.number])
+        else:
+            rows = round_rows(packed, pieces, one, work)
+            rows.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).parquet(path)
+            log.info("round %d/%d: %d tasks done; %.0f s so far", *told, len(one.parts), time.monotonic() - clock)
+        paths.append(path)
+        pieces = spark.read.schema(schema).parquet(*paths)
+    return pieces, (*paths, scratch.path(f"{stage}/{_WAVE}=-1"))
+
+
+def _staged_before(
+    spark: SparkSession, schema: str, stage: str, counted: list[str], expected: list[int], scratch: Scratch
+) -> dict[int, str]:
+    """Waves (or rounds) that some attempt staged whole, with that attempt.
+
+    A half-committed one lacks files, so some of the expected number of groups, or whatever else is counted.
+    """
     if not scratch.take_over:
         return {}
-    schema = _ddl(staged_fields(work))
     # An empty wave of its own makes sure that there is something to list.
     spark.createDataFrame([], schema).write.mode("overwrite").parquet(scratch.path(f"{stage}/{_WAVE}=-1"))
     found = (
         spark.read.schema(f"{schema}, {_WAVE} int, {_ATTEMPT} string")
         .parquet(f"{scratch.folder}/{stage}")
         .groupBy(_WAVE, _ATTEMPT)
-        .agg(F.countDistinct("_group_id").alias("n"))
+        .agg(F.countDistinct(*counted).alias("n"))
         .collect()
     )
-    complete = sorted((row[_WAVE], row[_ATTEMPT]) for row in found if row["n"] == plan.waves[row[_WAVE]].n_groups)
+    complete = sorted((row[_WAVE], row[_ATTEMPT]) for row in found if row["n"] == expected[row[_WAVE]])
     return dict(complete)
 
 
@@ -347,7 +400,7 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
     packed = list(pack(select_pandas(data, work.columns).to_batches(), work))
     sizes, chunks = _group_sizes(pa.Table.from_batches(packed).select(_size_columns(work)).to_pylist(), work)
     work = work.within(memory_limit(None, work.memory_limit, [work.memory(size) for size in sizes]))
-    batches = list(run_groups(unpack(packed, work), work))
+    batches = list(run_groups(((group, ()) for group in unpack(packed, work)), work))
     staged = pa.Table.from_batches(batches, staged_schema(work)).sort_by(
         [("_group_id", "ascending"), ("_part", "ascending")]
     )

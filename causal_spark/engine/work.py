@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -80,6 +80,37 @@ class Failure:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One task of a round: its share of the round's chunks of one estimator on one group.
+
+    part: from 0 to n_parts - 1; task: the task's number among all of the round.
+    """
+
+    group_id: str
+    estimator: str
+    round: int
+    part: int
+    n_parts: int
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What came of one chunk of a split estimator; or, with chunk None, that a part has nothing more to give.
+
+    content: what the science wrote of it, None when it failed. seconds: worker seconds.
+    """
+
+    estimator: str
+    round: int
+    part: int
+    chunk: int | None
+    content: bytes | None
+    failure: Failure | None
+    seconds: float
+
+
 @dataclass(slots=True)
 class GroupResult:
     """What a science made of one group: rows per result table, failures, and worker seconds per estimator.
@@ -146,6 +177,20 @@ class Work(Protocol):
         """Why the group cannot even be read within the limit; None when it is run."""
         ...
 
-    def run(self, group: Group) -> GroupResult:
-        """Everything the science says of one group. Never raises for what is wrong with the group."""
+    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[float]]:
+        """Estimators that can be split on this group: core seconds of each round, contained in `cost`."""
+        ...
+
+    def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
+        """A part of a split estimator's round, ending in a piece without chunk. done: pieces of all earlier rounds.
+
+        Never raises for what is wrong with the group.
+        """
+        ...
+
+    def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
+        """Everything the science says of one group. Never raises for what is wrong with the group.
+
+        done: pieces of estimators that were split; the others run whole.
+        """
         ...

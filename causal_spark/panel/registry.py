@@ -23,6 +23,7 @@ from causal_spark.panel.placebo import (
 )
 from causal_spark.panel.sc import ScOptions, sc, sc_cost
 from causal_spark.panel.sdid import SdidOptions, sdid, sdid_cost
+from causal_spark.panel.stages import StagedDefinition
 from causal_spark.panel.types import CostFunction, EstimatorFunction, Fit, Panel, PanelSize
 
 
@@ -32,6 +33,8 @@ class EstimatorDefinition:
 
     arrays: options -> float64 arrays of the panel's shape that a fit, tuning and placebos included, holds at its peak
     beyond the panel itself. Measured as peak resident memory between 0.4 and 4 million cells, and rounded up.
+    staged: how its tuning and estimate on one long panel are split, None where they are not; `arrays` is then what one
+    chunk holds.
     """
 
     name: str
@@ -40,6 +43,7 @@ class EstimatorDefinition:
     cost: CostFunction
     arrays: Callable[[Any], float]
     description: str
+    staged: StagedDefinition | None = None
 
 
 #: (panel, estimator, its options, its fit on the panel, variance options, seed) -> variance.

@@ -13,6 +13,9 @@ class FixedCost:
     def cost(self, size: GroupSize) -> dict[str, float]:
         return {"only": size.measures["seconds"]}
 
+    def rounds(self, size: GroupSize) -> dict[str, tuple[float, ...]]:
+        return {}
+
 
 def plan_of(seconds: list[float], n_rows: int = 0) -> Plan:
     sizes = [GroupSize(f"g{i:05d}", {}, n_rows, {"seconds": cost}) for i, cost in enumerate(seconds)]  # type: ignore[dict-item]

@@ -1,0 +1,254 @@
+"""A split estimator gives what it gives whole, bit for bit, and its failures are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from causal_spark import PanelEffects
+from causal_spark import config as configuration
+from causal_spark.engine import panels, plan
+from causal_spark.engine.columns import PanelRoles, select_pandas
+from causal_spark.engine.pack import pack
+from causal_spark.engine.panels import PanelWork
+from causal_spark.engine.rounds import run_finishing, run_parts
+from causal_spark.engine.stage import run_packed
+from causal_spark.engine.work import GroupSize, Part
+from causal_spark.panel.stages import from_bytes, run_in_process, state_after, to_bytes
+from tests.engine.steps import GRID, Steps, StepsOptions, with_steps
+from tests.frames import ROLES, long_panel
+from tests.panel.panels import block_panel
+
+FRAME = long_panel(n_units=14, n_periods=12, n_treated=3)
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(panels, "ESTIMATORS", with_steps())
+    monkeypatch.setattr(configuration, "ESTIMATORS", with_steps())
+
+
+def work_for(estimators: list[Any], frame: pd.DataFrame = FRAME, **more: Any) -> PanelWork:
+    return PanelEffects(estimators, variances=[], **more).plan_work(frame, PanelRoles(**ROLES))
+
+
+def without_seconds(batches: list[pa.RecordBatch]) -> list[dict[str, Any]]:
+    rows = pa.Table.from_batches(batches).drop_columns("_seconds").to_pylist()
+    for row in rows:
+        for effect in row["_panel_effects"]:
+            assert effect.pop("seconds") >= 0
+    return rows
+
+
+def sent(packed: list[pa.RecordBatch], pieces: list[pa.RecordBatch], place: Mapping[str, Any]) -> list[pa.RecordBatch]:
+    """What the engine's sorted union sends to one task, cut where no boundary of anything lies."""
+    tables = [pa.Table.from_batches(packed)] + ([pa.Table.from_batches(pieces)] if pieces else [])
+    rows = pa.concat_tables(tables, promote_options="default")
+    if "_round" not in rows.column_names:
+        rows = rows.append_column("_round", pa.nulls(len(rows), pa.int32()))
+    for name, value in place.items():
+        rows = rows.drop_columns([name]) if name in rows.column_names else rows
+        rows = rows.append_column(name, pa.array([value] * len(rows)))
+    if pieces:
+        rows = rows.sort_by([("_round", "ascending"), ("_chunk", "ascending")])
+        is_row = pa.compute.is_null(rows["_round"])
+        rows = pa.concat_tables([rows.filter(is_row), rows.filter(pa.compute.invert(is_row))])
+    else:
+        empty = {"_estimator": pa.string(), "_part": pa.int32(), "_content": pa.binary(), "_seconds": pa.float64()}
+        empty["_failure"] = pa.struct([(name, pa.string()) for name in FAILURE_FIELDS])
+        for name, type_ in empty.items():
+            rows = rows.append_column(name, pa.nulls(len(rows), type_))
+    return rows.combine_chunks().to_batches(max_chunksize=7)
+
+
+FAILURE_FIELDS = ("stage", "estimator", "kind", "error_class", "message", "hint")
+
+
+def split(frame: pd.DataFrame, work: PanelWork, n_parts: int, n_rounds: int = 3, lose: Any = None) -> list[Any]:
+    """What becomes of one group when its rounds run as tasks."""
+    packed = list(pack(select_pandas(frame, work.columns).to_batches(), work))
+    pieces: list[pa.RecordBatch] = []
+    for number in range(n_rounds):
+        made = []
+        for k in reversed(range(n_parts)):
+            place = {"_for": "steps", "_mine": k, "_n_parts": n_parts, "_task": k}
+            made += list(run_parts(sent(packed, pieces, place), number, work))
+        assert sum(batch.column("_chunk").null_count for batch in made) == n_parts
+        pieces += [batch for batch in made if batch.column("_chunk")[0].as_py() != lose or lose is None]
+    return without_seconds(list(run_finishing(sent(packed, pieces, {}), work)))
+
+
+def whole(frame: pd.DataFrame, work: PanelWork) -> list[Any]:
+    packed = pack(select_pandas(frame, work.columns).to_batches(), work)
+    return without_seconds(list(run_packed(packed, work)))
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 40])
+@pytest.mark.parametrize("n_rounds", [1, 3, 5])
+def test_results_do_not_depend_on_how_a_group_is_split(
+    monkeypatch: pytest.MonkeyPatch, n_parts: int, n_rounds: int
+) -> None:
+    # So that one group has several packed rows.
+    monkeypatch.setattr("causal_spark.engine.pack.CHUNK_ROWS", 50)
+    work = work_for(["steps", "sdid"], cells="all")
+    (found,), (wanted,) = split(FRAME, work, n_parts, n_rounds), whole(FRAME, work)
+    assert found == wanted
+    assert {row["estimator"] for row in found["_panel_effects"]} == {"steps", "sdid"}
+    assert len(found["_tuning_path"]) == 3 * GRID.size
+    assert found["_failures"] == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "error", "kind"),
+    [
+        (((0, 2), (0, 1), (1, 0)), "ZeroDivisionError", "failed"),
+        (((1, 8), (1, 9)), "UnsupportedPatternError", "declined"),
+        (((2, 2),), "UnsupportedPatternError", "declined"),
+    ],
+)
+def test_the_first_chunk_that_fails_is_the_groups_failure_and_costs_no_other_estimator(
+    fails: tuple[tuple[int, int], ...], error: str, kind: str
+) -> None:
+    work = work_for([{"name": "steps", "fails": fails}, "did"])
+    (found,) = split(FRAME, work, 3)
+    assert [found] == whole(FRAME, work)
+    assert [row["estimator"] for row in found["_panel_effects"]] == ["did"]
+    assert [(row["error_class"], row["kind"]) for row in found["_failures"]] == [(error, kind)]
+
+
+@pytest.mark.parametrize(
+    ("frame", "more"),
+    [
+        (FRAME.assign(w=0), {}),
+        (FRAME.assign(w=2), {}),
+        (FRAME, {"worker_memory": 2e-5}),
+    ],
+    ids=["nothing to start with", "no panel", "no memory"],
+)
+def test_what_is_wrong_before_the_first_chunk_is_told_once(frame: pd.DataFrame, more: dict[str, Any]) -> None:
+    work = work_for(["steps"], frame, **more)
+    (found,) = split(frame, work, 2)
+    assert [found] == whole(frame, work)
+    assert len(found["_failures"]) == 1
+    assert found["_panel_effects"] == []
+
+
+def test_lost_chunks_are_a_failure() -> None:
+    (found,) = split(FRAME, work_for(["steps"]), 2, lose=4)
+    (failure,) = found["_failures"]
+    assert (failure["kind"], failure["error_class"]) == ("failed", "LostChunksError")
+    assert failure["message"].startswith("1 of 5 pieces of round 1")
+    assert failure["hint"].startswith("Run again")
+
+
+def test_seconds_are_those_of_all_tasks() -> None:
+    work = dataclasses.replace(work_for(["steps"]))
+    packed = list(pack(select_pandas(FRAME, work.columns).to_batches(), work))
+    place = {"_for": "steps", "_mine": 0, "_n_parts": 1, "_task": 0}
+    pieces = [
+        batch.set_column(
+            batch.schema.get_field_index("_seconds"), "_seconds", pa.array([100.0] * batch.num_rows, pa.float64())
+        )
+        for batch in run_parts(sent(packed, [], place), 0, work)
+    ]
+    (batch,) = run_finishing(sent(packed, pieces, {}), work)
+    (row,) = batch.to_pylist()
+    assert 100 * (GRID.size + 1) <= dict(row["_seconds"])["steps"] < 100 * (GRID.size + 1) + 50
+    assert row["_panel_effects"][0]["seconds"] >= 100 * (GRID.size + 1)
+
+
+def test_a_part_is_one_share_of_the_chunks() -> None:
+    shares = [panels._share(23, Part("g", "steps", 0, k, 5, k)) for k in range(5)]
+    assert sorted(chunk for share in shares for chunk in share) == list(range(23))
+    assert {len(share) for share in shares} == {4, 5}
+    assert all(share == sorted(share) for share in shares)
+    # Neighbours differ in cost as a rule: no share is a stretch or a comb of them.
+    assert all(len(set(np.diff(share).tolist())) > 1 for share in shares)
+
+
+def test_arrays_travel_exactly_and_never_as_objects() -> None:
+    arrays = {
+        "file": np.array([np.nan, -0.0, 5e-324, np.inf]),
+        "allow_pickle": np.array(3),
+        "": np.arange(6).reshape(2, 3).T[:, ::-1],
+        "none": np.zeros((0, 4), dtype=bool),
+    }
+    found = from_bytes(to_bytes(arrays))
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        assert found[name].tobytes() == array.tobytes()
+    with pytest.raises(ValueError, match="Object arrays"):
+        to_bytes({"a": np.array([None])})
+
+
+def test_rounds_that_ran_elsewhere_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = block_panel(12, 9)
+    staged = Steps(panel, StepsOptions(), None, 3)
+    first = {chunk: staged.run({}, chunk) for chunk in range(GRID.size)}
+    wanted = run_in_process(Steps(panel, StepsOptions(), None, 3))
+    assert state_after(staged, [first])["round"] == 1
+    ran: list[int] = []
+    original = Steps.run
+    monkeypatch.setattr(
+        Steps, "run", lambda self, state, chunk: ran.append(int(state["round"])) or original(self, state, chunk)
+    )
+    found = run_in_process(staged, [first])
+    np.testing.assert_array_equal(found.counterfactual, wanted.counterfactual)
+    assert set(ran) == {1, 2}
+
+
+class Fixed:
+    """A science whose groups cost what their measure says, and can be split in two rounds of half of it."""
+
+    def cost(self, size: GroupSize) -> dict[str, float]:
+        return {"long": float(size.measures["seconds"]), "other": 0.5}
+
+    def rounds(self, size: GroupSize) -> dict[str, tuple[float, ...]]:
+        return {"long": (0.5 * size.measures["seconds"], 0.25 * size.measures["seconds"])}
+
+
+def plan_of(*seconds: float, n_rows: int = 0) -> plan.Plan:
+    sizes = [GroupSize(f"g{i:05d}", {}, n_rows, {"seconds": cost}) for i, cost in enumerate(seconds)]  # type: ignore[dict-item]
+    return plan.make_plan(sizes, Fixed())  # type: ignore[arg-type]
+
+
+def test_a_long_group_is_split_and_finished_last() -> None:
+    made = plan_of(1.0, 1000.0, 30.0, 0.1)
+    assert [(wave.n_groups, wave.finishes) for wave in made.waves] == [(2, False), (1, False), (1, True)]
+    assert made.waves[-1].seconds == pytest.approx(250.5, rel=1e-3)
+    n_parts = [500 / plan.PART_SECONDS, 250 / plan.PART_SECONDS]
+    assert [len(one.parts) for one in made.rounds] == n_parts
+    assert all(part.group_id == "g00001" and part.estimator == "long" for one in made.rounds for part in one.parts)
+    for one in made.rounds:
+        assert [part.task for part in one.parts] == list(range(len(one.parts)))
+        assert {part.n_parts for part in one.parts} == {len(one.parts)}
+    assert made.seconds == pytest.approx(1000 + 31.1 + 4 * 0.5, rel=1e-3)
+    assert made.splits == {"g00001": f"long {n_parts[0]:.0f}+{n_parts[1]:.0f} tasks"}
+    assert made.n_tasks == sum(n_parts) + sum(wave.n_tasks for wave in made.waves)
+
+
+def test_many_long_groups_keep_cores_at_work_as_they_are() -> None:
+    assert not plan_of(*[100.0] * 500).rounds
+    assert len(plan_of(*[100.0] * 50).splits) == 50
+    assert set(plan_of(*[100.0] * 500, 2000.0).splits) == {"g00500"}
+
+
+def test_what_is_sent_bounds_the_number_of_tasks() -> None:
+    n_rows = 4_000_000
+    made = plan_of(10_000.0, n_rows=n_rows)
+    assert len(made.rounds[0].parts) == 5000 / (plan.PART_ROW_SECONDS * n_rows)
+    assert all(len(one.parts) <= plan.MAX_TASKS + 3 for one in plan_of(1e6, 1e6, 1e6).rounds)
+
+
+def test_another_split_is_another_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_of(1000.0)
+    monkeypatch.setattr(plan, "PART_SECONDS", 7.0)
+    assert plan_of(1000.0).digest != before.digest
