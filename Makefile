@@ -42,6 +42,10 @@ test-cluster: .venv/installed-dev  ## Run the tests that start a Spark cluster a
 bench: .venv/installed-dev .venv-bench/installed  ## Time single fits beside other packages (ARGS="--sizes 50x40 --runs 3")
 	$(BIN)/python -m benchmarks.single_fits $(ARGS)
 
+.PHONY: bench-dwcp
+bench-dwcp: .venv/installed-dev .venv-bench/installed  ## Time DWCP beside other packages (ARGS="--libraries causal_spark")
+	$(BIN)/python -m benchmarks.dwcp $(ARGS)
+
 .PHONY: bench-throughput
 bench-throughput: .venv/installed-dev  ## Time many panels through the job beside a plain loop (ARGS="--panels 1 60 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.throughput $(ARGS)
