@@ -54,6 +54,10 @@ bench-throughput: .venv/installed-dev  ## Time many panels through the job besid
 bench-long: .venv/installed-dev  ## Time and weigh one long panel through the job (ARGS="--units 2000 --periods 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.long_panel $(ARGS)
 
+.PHONY: study-dwcp
+study-dwcp: .venv/installed-dev  ## Accuracy of the DWCP family beside the classics on simulated panels (ARGS="--n 50")
+	$(BIN)/python -m studies.dwcp $(ARGS)
+
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types
 	$(BIN)/ruff check .
