@@ -168,6 +168,8 @@ class _Profile:
         spread = np.einsum("nait,nait->na", weights[:, None] * covariates, covariates) if k else np.zeros((n, 0))
         own = np.maximum(gram[:, np.arange(k), np.arange(k)], 0.0)
         varies = own > _COLLINEAR * spread
+        if not varies.all():
+            self.covariates = covariates * varies[:, :, None, None]
         scale = np.where(varies, 1.0 / np.sqrt(np.where(varies, own, 1.0)), 0.0)
         gram = gram * scale[:, :, None] * scale[:, None, :]
         gram[:, np.arange(k), np.arange(k)] += np.where(varies, 1e-13, 1.0)

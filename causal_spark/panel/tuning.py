@@ -15,9 +15,10 @@ from causal_spark.panel.types import Bools, Floats, Ints, Panel, Penalties, Tuni
 # Scores closer than this are a tie: with L = 0 many lambda_nn differ by rounding only.
 _BETTER = 1.0 - 1e-9
 
-#: Smallest nuclear-norm penalty on standardised outcomes: below it a fit all but repeats the control cells, so that
-#: its prediction elsewhere is decided by rounding and takes very long.
-LAMBDA_NN_FLOOR = 1e-4
+#: Smallest nuclear-norm penalty on standardised outcomes: below it a fit all but repeats the control cells, and its
+#: prediction elsewhere takes very long. With equal weights the treated cells of Proposition 99 take 338 sweeps at 1e-3;
+#: at 1e-4 they are not there after 1,000.
+LAMBDA_NN_FLOOR = 1e-3
 # Panels of each kind on which block tuning tries all candidates, and how many of the candidates see all panels.
 _FIRST_ROUND, _FINALISTS = 2, 8
 
@@ -178,7 +179,12 @@ def search(
         found.everywhere(grids)
     else:
         found.cyclic(grids)
-    complete = [triple for triple, (_, whole) in found.seen.items() if whole]
+    # The line through (0, 0, infinity) is tried for its winners; what is not in the lists is not for choosing.
+    complete = [
+        triple
+        for triple, (_, whole) in found.seen.items()
+        if whole and all(value in grid for value, grid in zip(triple, grids, strict=True))
+    ]
     least = min(found.seen[triple][0] for triple in complete)
     chosen = next(triple for triple in complete if found.seen[triple][0] * _BETTER <= least)
     return chosen, tuple(TuningStep(*triple, value) for triple, (value, _) in found.seen.items())

@@ -21,6 +21,7 @@ from tests.panel import panels
 class Oracle:
     prediction: Floats
     objective: float
+    coefficients: Floats
 
 
 def oracle(
@@ -33,7 +34,8 @@ def oracle(
     if covariates is not None:
         dummies = np.hstack([dummies, covariates.reshape(len(covariates), -1).T])
     root = np.sqrt(weights.ravel())
-    effects_of = dummies @ np.linalg.pinv(dummies * root[:, None]) * root
+    solve = np.linalg.pinv(dummies * root[:, None]) * root
+    effects_of = dummies @ solve
     step = 1.0 / (2.0 * weights.max())
     low_rank = previous = np.zeros((n, t))
     momentum = 1.0
@@ -49,7 +51,8 @@ def oracle(
     rest = (outcome - low_rank).ravel()
     effects = (effects_of @ rest).reshape(n, t)
     squares = (weights * (outcome - low_rank - effects) ** 2).sum()
-    return Oracle(effects + low_rank, squares + lambda_nn * np.linalg.norm(low_rank, "nuc"))
+    coefficients = (solve @ rest)[n + t :]
+    return Oracle(effects + low_rank, squares + lambda_nn * np.linalg.norm(low_rank, "nuc"), coefficients)
 
 
 def objective(outcome: Floats, weights: Floats, lambda_nn: float, fits: LowRankFits) -> float:
@@ -195,6 +198,50 @@ def test_an_iteration_limit_is_reported_as_not_converged() -> None:
     fits = low_rank_fit(outcome, equal(np.ones((12, 9))), np.array([0.05]), tolerance=1e-9, max_sweeps=2)
     assert not fits.converged.any()
     assert fits.gap[0] > 1e-8
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_units_and_periods_of_weight_zero_are_as_good_as_absent(transposed: bool) -> None:
+    outcome = panels.untreated_outcomes(11, 8, seed=7)
+    rng = np.random.default_rng(1)
+    unit, period = rng.random(11), rng.random(8)
+    unit[[2, 9]], period[5] = 0.0, 0.0
+    kept = np.ix_(unit > 0, period > 0)
+    used = np.ones((1, 11, 8), dtype=bool)
+    used[0, 7:, 6:] = False
+    x = rng.normal(size=(1, 11, 8))
+    whole = ProductWeights(unit[None], period[None], used)
+    part = ProductWeights(unit[None, unit > 0], period[None, period > 0], used[0][kept][None])
+    few = outcome[kept], x[0][kept][None]
+    if transposed:
+        outcome, x, whole, part = outcome.T, np.swapaxes(x, 1, 2), whole.transposed, part.transposed
+        few = few[0].T, np.swapaxes(few[1], 1, 2)
+    fits = low_rank_fit(outcome, whole, np.array([0.1]), covariates=x, targets="coefficients", tolerance=1e-9)
+    alone = low_rank_fit(few[0], part, np.array([0.1]), covariates=few[1], targets="coefficients", tolerance=1e-9)
+    assert fits.converged.all()
+    np.testing.assert_allclose(fits.coefficients, alone.coefficients, atol=1e-7)
+    found = fits.predictions()[0].T if transposed else fits.predictions()[0]
+    expected = alone.predictions()[0].T if transposed else alone.predictions()[0]
+    np.testing.assert_allclose(found[kept], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("collinear", ["with the effects", "with each other"])
+def test_collinear_covariates_do_not_change_the_fit(collinear: str) -> None:
+    outcome = panels.untreated_outcomes(9, 7, seed=9)
+    x = np.random.default_rng(4).normal(size=(1, 9, 7))
+    more = np.broadcast_to(np.arange(9.0)[None, :, None], (1, 9, 7)) if collinear == "with the effects" else -2.0 * x
+    used = np.ones((9, 7))
+    used[6:, 5:] = 0.0
+    penalty = np.array([0.4])
+    one = low_rank_fit(outcome, equal(used), penalty, covariates=x, tolerance=1e-8)
+    both = low_rank_fit(outcome, equal(used), penalty, covariates=np.concatenate([x, more]), tolerance=1e-8)
+    assert both.converged.all()
+    cells = used > 0
+    np.testing.assert_allclose(both.predictions()[0][cells], one.predictions()[0][cells], atol=1e-6)
+    if collinear == "with the effects":
+        np.testing.assert_allclose(both.coefficients[0], [one.coefficients[0, 0], 0.0], atol=1e-6)
+    else:
+        assert both.coefficients[0] @ [1.0, -2.0] == pytest.approx(one.coefficients[0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize("penalty", [0.0, -1.0, np.nan])
