@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from causal_spark.panel.constancy import ConstancyOptions, assess, read_block
+from causal_spark.panel.constancy import ConstancyOptions, assess, growth, read_block
 from causal_spark.panel.constant_effect import constant_at
 from causal_spark.panel.dwcp_adaptive import DwcpAdaptiveOptions, combine
 from causal_spark.panel.dwcp_constant import DwcpConstantOptions, tune
@@ -72,8 +72,14 @@ def _adaptive(panel: Panel, options: DwcpAdaptiveOptions, seed: int, shapes: Map
         here = assess(block, whole if calibrated is None else alone, seed, with_sdid=True)
         calibrated = here if calibrated is None else calibrated
         estimate, weight = combine(replace(here, covariance=calibrated.covariance, n=calibrated.n))
-        p_value = here.constancy.p_value
-        found[name] = Found(estimate * block.scale, options.lambda_time, 0.0, options.lambda_nn, p_value, weight)
+        found[name] = Found(
+            error=estimate * block.scale,
+            lambda_time=options.lambda_time,
+            lambda_unit=0.0,
+            lambda_nn=options.lambda_nn * growth(panel.n_units),
+            p_value=here.constancy.p_value,
+            weight=weight,
+        )
     return found
 
 
