@@ -9,7 +9,7 @@ from typing import Any
 
 from causal_spark.panel.did import DidOptions, did, did_cost
 from causal_spark.panel.difp import DifpOptions, difp, difp_cost
-from causal_spark.panel.dwcp import DwcpOptions, dwcp, dwcp_cost
+from causal_spark.panel.dwcp import DWCP_STAGES, DwcpOptions, dwcp, dwcp_cost
 from causal_spark.panel.dwcp_adaptive import DwcpAdaptiveOptions, dwcp_adaptive, dwcp_adaptive_cost
 from causal_spark.panel.dwcp_constant import DwcpConstantOptions, dwcp_constant, dwcp_constant_cost
 from causal_spark.panel.inference import VarianceEstimate
@@ -97,7 +97,13 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 "sdid", sdid, SdidOptions, sdid_cost, lambda _: 12.0, "Synthetic difference-in-differences."
             ),
             EstimatorDefinition(
-                "dwcp", dwcp, DwcpOptions, dwcp_cost, lambda _: 65.0, "Doubly weighted causal panel estimator (TROP)."
+                "dwcp",
+                dwcp,
+                DwcpOptions,
+                dwcp_cost,
+                lambda _: 65.0,
+                "Doubly weighted causal panel estimator (TROP), a fit per treated cell.",
+                DWCP_STAGES,
             ),
             EstimatorDefinition(
                 "dwcp_constant",
