@@ -30,10 +30,10 @@ LONG_GROUPS = 64
 SPLIT_SECONDS = 30.0
 #: and more than this share of the whole run: otherwise there are enough other groups to keep every core at work.
 SPLIT_SHARE = 1 / 256
-#: Each of its tasks is sent all of the group's rows and works on a share of its chunks for so long at least, in seconds
-#: and in seconds per row: what is sent takes time too.
+#: Each of its tasks works on a share of its chunks for so long at least, in seconds and in seconds per row: it is sent
+#: all of the group's rows, which takes 1e-6 to 4e-6 core seconds per row, measured with 400,000 of them.
 PART_SECONDS = 10.0
-PART_ROW_SECONDS = 5e-5
+PART_ROW_SECONDS = 2e-5
 #: Unpacking, array building and encoding, per group and per row.
 _GROUP_SECONDS = 1e-3
 _ROW_SECONDS = 5e-7

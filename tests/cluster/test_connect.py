@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from causal_spark import PanelEffects
+from causal_spark import PanelEffects, config
+from causal_spark.engine import panels
+from tests.engine.steps import with_steps
 from tests.frames import ROLES, grouped, long_panel
 
 pytestmark = pytest.mark.cluster
@@ -22,14 +24,18 @@ CLIENT = """
 import json, sys
 import pandas as pd
 from pyspark.sql import SparkSession
-from causal_spark import PanelEffects
-from causal_spark.errors import LocationError
+from causal_spark import PanelEffects, config
+from causal_spark.engine import panels, plan
+from tests.engine.steps import with_steps
 
+# One estimator is split: on every group, as each costs 12 seconds by its own account.
+panels.ESTIMATORS = config.ESTIMATORS = with_steps()
+plan.SPLIT_SECONDS = plan.PART_SECONDS = 2.0
 folder, rows, roles = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 spark = SparkSession.builder.remote("local[2]").getOrCreate()
 assert "connect" in type(spark).__module__
 data = spark.createDataFrame(pd.read_parquet(rows))
-job = PanelEffects(["did", "sdid"], seed=3)
+job = PanelEffects(["did", "sdid", "steps"], seed=3)
 result = job.fit(data, groups=["region"], work_location=folder + "/work", **roles)
 written = result.write(folder + "/out")
 again = result.write(folder + "/out")
@@ -41,11 +47,14 @@ print(json.dumps({
     "new": [written.new, again.new],
     "failures": failures[["error_class", "kind"]].to_numpy().tolist(),
     "n_groups": result.summary.n_groups,
+    "rounds": sum("rounds_" in path for path in result._run.folders),
 }))
 """
 
 
-def test_fit_and_write_give_on_connect_what_they_give_in_process(tmp_path: Path) -> None:
+def test_fit_and_write_give_on_connect_what_they_give_in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pandas as pd
 
     FRAME.to_parquet(tmp_path / "rows.parquet")
@@ -66,8 +75,10 @@ def test_fit_and_write_give_on_connect_what_they_give_in_process(tmp_path: Path)
     )
     assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if "\tat " not in line)[-4000:]
     said = json.loads(done.stdout.strip().splitlines()[-1])
-    assert said == {"new": [True, False], "failures": [["TreatmentValueError", "failed"]], "n_groups": 3}
-    wanted = PanelEffects(["did", "sdid"], seed=3).fit(FRAME, groups=["region"], **ROLES).effects
+    assert said == {"new": [True, False], "failures": [["TreatmentValueError", "failed"]], "n_groups": 3, "rounds": 4}
+    for module in (panels, config):
+        monkeypatch.setattr(module, "ESTIMATORS", with_steps())
+    wanted = PanelEffects(["did", "sdid", "steps"], seed=3).fit(FRAME, groups=["region"], **ROLES).effects
     found = pd.read_parquet(tmp_path / "effects.parquet").sort_values(["group_id", "estimator"], ignore_index=True)
     wanted = wanted.sort_values(["group_id", "estimator"], ignore_index=True)
     columns = [name for name in wanted if name != "seconds"]
