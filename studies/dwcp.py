@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import SINGLE_THREAD, append_rows, origin
 from causal_spark.errors import GroupError
@@ -157,9 +158,10 @@ def keep(draws: str, rows: list[dict[str, object]], commit: str) -> None:
 
 
 def run_all(tasks: list[Task], processes: int) -> Iterator[list[dict[str, object]]]:
-    """Rows of every task, in the order in which they are done."""
+    """Rows of every task, in the order in which they are done; one thread per process."""
     if processes == 1:
-        yield from map(run, tasks)
+        with threadpool_limits(limits=1):
+            yield from map(run, tasks)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for done in as_completed([pool.submit(run, task) for task in tasks]):
