@@ -268,12 +268,17 @@ class BlockSearch:
         squares[:, self._few] = rounds[0][[self._pairs.index(triple) for triple in triples]]
         squares[:, np.setdiff1d(everything, self._few)] = rounds[1]
         scores = self._scores(squares, everything)
-        best = triples[int(scores.argmin())]
+        best = triples[_first_best(scores)]
         if len(rounds) > 2:
             triples = triples + self._beside(best)
             scores = self._scores(np.concatenate([squares, rounds[2]]), everything)
-            best = triples[int(scores.argmin())]
+            best = triples[_first_best(scores)]
         return best, triples, scores.tolist()
+
+
+def _first_best(scores: Floats) -> int:
+    """Position of the smallest score, the earlier of ties."""
+    return int((scores * _BETTER <= scores.min()).argmax())
 
 
 def block_search(

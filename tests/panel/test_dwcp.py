@@ -10,17 +10,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from causal_spark.errors import (
-    ConstantOutcomeError,
-    NotIdentifiedError,
-    NoTreatedCellsError,
-    UnsupportedCovariatesError,
-)
+from causal_spark.errors import ConstantOutcomeError, NotIdentifiedError, NoTreatedCellsError
+from causal_spark.panel import single_cells
+from causal_spark.panel.calibration_panels import placebo_panels
 from causal_spark.panel.did import did
 from causal_spark.panel.dwcp import DwcpOptions, dwcp, dwcp_cost
 from causal_spark.panel.mc import McOptions, mc
-from causal_spark.panel.tuning import search, standardised
-from causal_spark.panel.two_way import identified_cells, two_way_fit
+from causal_spark.panel.single_cells import SingleCells
+from causal_spark.panel.tuning import LAMBDA_NN_FLOOR, search, standardised
+from causal_spark.panel.two_way import identified_cells, two_way_covariate_fit, two_way_fit
 from causal_spark.panel.types import Floats, Panel, PanelSize, Penalties
 from tests.panel import panels
 from tests.panel.test_low_rank import oracle
@@ -273,9 +271,8 @@ def _no_controls(panel: Panel) -> Panel:
         (lambda panel: panel.with_treatment(np.zeros_like(panel.treated)), NoTreatedCellsError),
         (_no_controls, NotIdentifiedError),
         (lambda panel: replace(panel, outcome=np.full(panel.outcome.shape, 0.1)), ConstantOutcomeError),
-        (lambda panel: replace(panel, covariates=panel.outcome[:, :, None]), UnsupportedCovariatesError),
     ],
-    ids=["nobody", "no controls", "constant", "covariates"],
+    ids=["nobody", "no controls", "constant"],
 )
 def test_dwcp_declines_what_has_no_meaning(change: Callable[[Panel], Panel], error: type[Exception]) -> None:
     with pytest.raises(error) as caught:
@@ -290,6 +287,9 @@ def test_dwcp_declines_what_has_no_meaning(change: Callable[[Panel], Panel], err
         ("lambda_time", ()),
         ("lambda_unit", (math.inf,)),
         ("lambda_nn", (0.0, 1.0)),
+        ("lambda_nn", (0.99 * LAMBDA_NN_FLOOR,)),
+        ("tuning", "gcv"),
+        ("unit_placebos", -1),
         ("lambda_nn", (math.nan,)),
         ("search", "random"),
         ("cv_tolerance", 1.0),
@@ -302,7 +302,7 @@ def test_options_out_of_range_are_refused_by_name(field: str, value: object) -> 
 
 
 @pytest.mark.parametrize(
-    "penalties", [Penalties(-1.0, 0.0, 1.0), Penalties(0.0, math.inf, 1.0), Penalties(0.0, 0.0, 0.0)]
+    "penalties", [Penalties(-1.0, 0.0, 1.0), Penalties(0.0, math.inf, 1.0), Penalties(0.0, 0.0, 0.99 * LAMBDA_NN_FLOOR)]
 )
 def test_given_penalties_out_of_range_are_refused(penalties: Penalties) -> None:
     with pytest.raises(ValueError, match="lambda"):
@@ -315,3 +315,227 @@ def test_dwcp_cost_grows_with_the_panel_the_grid_and_with_tuning() -> None:
     assert dwcp_cost(small, DwcpOptions(), True) < dwcp_cost(large, DwcpOptions(), True)
     additive = DwcpOptions(lambda_nn=(math.inf,))
     assert dwcp_cost(small, additive, True) < dwcp_cost(small, DwcpOptions(), True)
+
+
+def with_covariates(panel: Panel, seed: int = 3) -> Panel:
+    """Two covariates that move the outcome; where treated they are shifted, so leaving them out shows."""
+    x = np.random.default_rng(seed).normal(size=(*panel.outcome.shape, 2)) + 6.0 * panel.treated[:, :, None]
+    return replace(panel, outcome=panel.outcome + x @ [0.5, -1.0], covariates=x)
+
+
+@pytest.mark.parametrize("pattern", ["block", "missing"])
+@pytest.mark.parametrize("penalties", [Penalties(0.0, 0.0, math.inf), Penalties(0.2, 0.8, math.inf)])
+def test_additive_predictions_with_covariates_equal_a_weighted_regression(pattern: str, penalties: Penalties) -> None:
+    panel = with_covariates(pattern_panel(pattern))
+    fit = dwcp(panel, penalties=penalties)
+    assert panel.covariates is not None
+    cells = panel.target_cells | (panel.control_cells & panel.ever_treated[:, None])
+    for i, t in np.argwhere(cells):
+        weights = formula_weights(panel, i, t, penalties)
+        expected = two_way_covariate_fit(panel.outcome, weights, panel.covariates).fitted[i, t]
+        assert fit.counterfactual[i, t] == pytest.approx(expected, abs=1e-8, nan_ok=True)
+
+
+@pytest.mark.parametrize("pattern", ["block", "missing"])
+@pytest.mark.parametrize("penalties", [Penalties(0.0, 0.0, 0.5), Penalties(0.3, 0.8, 0.15)])
+def test_low_rank_predictions_with_covariates_equal_the_oracle(pattern: str, penalties: Penalties) -> None:
+    panel = with_covariates(pattern_panel(pattern))
+    fit = dwcp(panel, penalties=penalties)
+    y, centre, scale = standardised(panel)
+    assert panel.covariates is not None
+    assert fit.converged
+    x = np.moveaxis(panel.covariates, 2, 0)
+    before = np.argwhere(panel.control_cells & panel.ever_treated[:, None])[:1]
+    for (i, t), tolerance in [(np.argwhere(panel.target_cells)[0], 2e-5), (before[0], 2e-3)]:
+        slow = oracle(y, formula_weights(panel, i, t, penalties), penalties.lambda_nn or 0.0, 6000, x)
+        assert fit.counterfactual[i, t] == pytest.approx(slow.prediction[i, t] * scale + centre, abs=tolerance)
+
+
+@pytest.mark.parametrize("nn", [math.inf, 0.3])
+def test_collinear_covariates_change_nothing(nn: float) -> None:
+    panel = with_covariates(pattern_panel("block"))
+    assert panel.covariates is not None
+    x = panel.covariates
+    constant = np.broadcast_to(np.arange(float(panel.n_units))[:, None, None], (*panel.outcome.shape, 1))
+    more = replace(panel, covariates=np.concatenate([x, x @ [[3.0], [1.0]], constant], axis=2))
+    penalties = Penalties(0.2, 0.5, nn)
+    expected = dwcp(panel, penalties=penalties).counterfactual
+    np.testing.assert_allclose(dwcp(more, penalties=penalties).counterfactual, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("nn", [math.inf, 0.3])
+def test_a_covariate_of_one_control_cell_takes_that_cell_out(nn: float) -> None:
+    panel = pattern_panel("block")
+    x = np.zeros((*panel.outcome.shape, 1))
+    x[-1, 2] = 1.0
+    penalties = Penalties(0.2, 0.5, nn)
+    found = dwcp(replace(panel, covariates=x), penalties=penalties).counterfactual
+    expected = dwcp(panel, penalties=penalties).counterfactual
+    assert np.isnan(found[-1, 2])
+    expected[-1, 2] = np.nan
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+    # Distances know that cell's outcome; the fit does not.
+    y, centre, scale = standardised(panel)
+    weights = formula_weights(panel, panel.n_units - 1, panel.n_periods - 1, penalties)
+    weights[-1, 2] = 0.0
+    slow = two_way_fit(y, weights) if math.isinf(nn) else oracle(y, weights, nn, 6000).prediction
+    assert found[-1, -1] == pytest.approx(slow[-1, -1] * scale + centre, abs=2e-5)
+    assert abs(found[-1, -1] - expected[-1, -1]) > 1e-3
+
+
+@pytest.mark.parametrize("nn", [math.inf, 0.3])
+def test_a_treated_cell_whose_covariates_move_as_no_control_cells_do_is_not_predicted(nn: float) -> None:
+    panel = pattern_panel("block")
+    x = np.zeros((*panel.outcome.shape, 1))
+    x[-1, -1] = 1.0
+    penalties = Penalties(0.2, 0.5, nn)
+    expected = dwcp(panel, penalties=penalties).counterfactual
+    found = dwcp(replace(panel, covariates=x), penalties=penalties).counterfactual
+    assert np.isnan(found[-1, -1])
+    others = np.isfinite(expected)
+    others[-1, -1] = False
+    np.testing.assert_allclose(found[others], expected[others], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("triple", "n_fits"),
+    [((0.3, 0.0, 0.3), 4), ((0.0, 0.6, 0.3), 2), ((0.0, 0.0, 0.3), 1), ((0.3, 0.6, 0.3), 6)],
+    ids=["by period", "by unit", "all", "none"],
+)
+def test_treated_cells_with_equal_weights_share_a_fit(
+    triple: tuple[float, float, float], n_fits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = pattern_panel("staggered")
+    y, _, _ = standardised(panel)
+    cells = SingleCells(y, panel.control_cells)
+    rows, columns = np.nonzero(panel.target_cells)
+    alone = [cells.predict(rows[[k]], columns[[k]], triple, 1e-8)[0][0] for k in range(rows.size)]
+    solved = []
+    solve = single_cells.low_rank_fit
+
+    def counted(*args: object, **kwargs: object) -> object:
+        solved.append(args[2].size)  # type: ignore[attr-defined]
+        return solve(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(single_cells, "low_rank_fit", counted)
+    together, _, converged = cells.predict(rows, columns, triple, 1e-8)
+    assert converged
+    assert sum(solved) == n_fits
+    np.testing.assert_allclose(together, alone, atol=1e-7)
+
+
+@pytest.mark.parametrize("triple", [(0.3, 0.0, 0.3), (0.2, 0.4, 0.3), (0.3, 0.0, math.inf), (0.0, 0.0, 0.3)])
+def test_cells_predicted_in_chunks_equal_those_predicted_at_once(triple: tuple[float, float, float]) -> None:
+    panel = pattern_panel("staggered")
+    y, _, _ = standardised(panel)
+    cells = SingleCells(y, panel.control_cells)
+    rows, columns = np.nonzero(panel.target_cells | panel.ever_treated[:, None])
+    expected = np.full(y.shape, np.nan)
+    expected[rows, columns] = cells.predict(rows, columns, triple, 1e-8)[0]
+    cells.chunk = 2
+    found, n_cells = np.full(y.shape, np.nan), 0
+    for part in cells.chunks(rows, columns, triple):
+        found[part], n_cells = cells.predict(*part, triple, 1e-8)[0], n_cells + part[0].size
+    assert n_cells == rows.size
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+BLOCK_GRID = DwcpOptions(
+    lambda_time=(0.0, 0.5),
+    lambda_unit=(0.0, 1.0),
+    lambda_nn=(math.inf, 1.0),
+    tuning="block",
+    unit_placebos=3,
+    time_placebos=3,
+    cv_tolerance=1e-7,
+)
+
+
+@pytest.mark.parametrize("treatment", ["block", "staggered"])
+def test_block_tuning_scores_the_mean_error_on_placebos(treatment: str) -> None:
+    starts = (9, 9) if treatment == "block" else (9, 10)
+    panel = panels.staggered_panel(9, 12, starts, seed=14)
+    fit = dwcp(panel, BLOCK_GRID, seed=5)
+    assert fit.tuning == "block"
+    y, _, _ = standardised(panel)
+    drawn = placebo_panels(y, panel.observed, panel.target_cells, 3, 3, np.random.default_rng([5, 3]))
+    assert drawn is not None
+    triples = [(step.lambda_time or 0.0, step.lambda_unit or 0.0, step.lambda_nn or 0.0) for step in fit.path]
+    assert len(set(triples)) == 5
+    squares = np.zeros((len(triples), drawn.panels.n))
+    for k in range(drawn.panels.n):
+        one = drawn.panels.take(np.array([k]))
+        untreated = replace(panel, outcome=y, observed=one.cells[0] & ~panel.treated, treated=one.targets[0])
+        for row, triple in enumerate(triples):
+            errors = []
+            for i, t in np.argwhere(one.targets[0]):
+                weights = formula_weights(untreated, i, t, rescaled(untreated, Penalties(*triple)))
+                if math.isinf(triple[2]):
+                    prediction = two_way_fit(y, weights)
+                else:
+                    prediction = oracle(y, weights, triple[2], 400).prediction
+                errors.append(y[i, t] - prediction[i, t])
+            squares[row, k] = (np.mean(errors) * drawn.inflation[k]) ** 2
+    score = squares.mean(axis=1) / np.median(squares.mean(axis=1))
+    np.testing.assert_allclose([step.criterion for step in fit.path], score, rtol=2e-3)
+    chosen = fit.penalties
+    assert fit.criterion == pytest.approx(min(step.criterion for step in fit.path), rel=1e-8)
+    assert score[triples.index((chosen.lambda_time, chosen.lambda_unit, chosen.lambda_nn))] <= 1.004 * score.min()
+
+
+def test_block_tuning_never_reads_treated_cells() -> None:
+    panel = panels.staggered_panel(10, 12, (9, 10), seed=15)
+    fit = dwcp(panel, BLOCK_GRID, seed=1)
+    changed = replace(panel, outcome=np.where(panel.treated, 1e6, panel.outcome))
+    again = dwcp(changed, BLOCK_GRID, seed=1)
+    assert again.path == fit.path
+    assert again.penalties == fit.penalties
+    np.testing.assert_array_equal(again.counterfactual, fit.counterfactual)
+    assert dwcp(panel, BLOCK_GRID, seed=2).path != fit.path
+
+
+@pytest.mark.parametrize(("units", "times"), [(1, 0), (0, 1), (2, 2)])
+def test_block_tuning_with_few_placebos_sees_all_of_them_at_once(units: int, times: int) -> None:
+    panel = panels.block_panel(10, 12, 1, 3, seed=16)
+    fit = dwcp(panel, replace(BLOCK_GRID, unit_placebos=units, time_placebos=times))
+    assert fit.tuning == "block"
+    assert len(fit.path) == 5
+    assert fit.criterion == pytest.approx(min(step.criterion for step in fit.path), rel=1e-8)
+
+
+def test_block_tuning_without_placebos_leaves_the_panel_unweighted() -> None:
+    # One control cannot stand in for the treated unit, and three periods hold no earlier window.
+    panel = panels.panel_of(panels.untreated_outcomes(2, 5, seed=17), panels.treated_from(2, 5, [3]))
+    fit = dwcp(panel, replace(BLOCK_GRID, lambda_unit=(0.5, 1.0)))
+    assert fit.tuning == "none"
+    assert fit.penalties == Penalties(0.0, 0.5, math.inf)
+    assert fit.criterion is None
+    np.testing.assert_allclose(
+        fit.counterfactual[panel.target_cells], did(panel).counterfactual[panel.target_cells], atol=1e-9
+    )
+
+
+def test_block_tuning_takes_covariates() -> None:
+    panel = with_covariates(panels.block_panel(10, 12, 2, 3, seed=18))
+    fit = dwcp(panel, BLOCK_GRID)
+    assert fit.tuning == "block"
+    effects = (panel.outcome - fit.counterfactual)[panel.target_cells]
+    plain = (panel.outcome - dwcp(replace(panel, covariates=None), BLOCK_GRID).counterfactual)[panel.target_cells]
+    # Covariates are 6 higher where treated, which is worth 3 - 6.
+    assert abs(effects.mean()) < 1.0 < abs(plain.mean())
+    assert fit.constancy is None
+
+
+@pytest.mark.parametrize("penalties", [(0.0, 0.0), (0.1, 0.5), (0.5, 2.0)])
+def test_at_its_floor_the_penalty_still_has_a_certified_solution(penalties: tuple[float, float]) -> None:
+    # 0.2 to 1.4 CPU seconds each.
+    panel = panels.prop99()
+    y, _, _ = standardised(panel)
+    rows, columns = np.nonzero(panel.target_cells)
+    predicted, rank, converged = SingleCells(y, panel.control_cells).predict(
+        rows, columns, (*penalties, LAMBDA_NN_FLOOR), 1e-6
+    )
+    assert rows.size == 12
+    assert converged
+    assert rank > 20
+    assert (np.abs(predicted) < 4.0).all()
