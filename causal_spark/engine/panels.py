@@ -16,7 +16,7 @@ from causal_spark.engine.build_panel import build_panel
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import GroupMemory, limit_for, panel_memory, too_large
 from causal_spark.engine.periods import uneven_periods
-from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Part, Piece, Row
+from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Part, Piece, RoundSize, Row
 from causal_spark.errors import DeclinedError, GroupError, NoEstimatorError, SolverError
 from causal_spark.panel.event_study import EventStudy, event_study
 from causal_spark.panel.inference import VarianceEstimate, interval
@@ -148,12 +148,17 @@ class PanelWork:
         error = too_large(f"Arranging {size.n_rows} rows", needed, self.panel_size(size), self.memory_limit)
         return _failure("read", None, error)
 
-    def rounds(self, size: GroupSize) -> Mapping[str, tuple[float, ...]]:
-        """Estimators that can be split on the group: core seconds of each round."""
+    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
+        """Estimators that can be split on the group, with their rounds."""
         fitting = self.memory(size).fitting(self.memory_limit)
         panel = self.panel_size(size)
         return {
-            task.name: staged.seconds(panel, task.options)
+            task.name: [
+                RoundSize(*of_round)
+                for of_round in zip(
+                    staged.seconds(panel, task.options), staged.most_chunks(panel, task.options), strict=True
+                )
+            ]
             for task in self.estimators
             if task.name in fitting and (staged := ESTIMATORS[task.name].staged) is not None
         }

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from causal_spark.engine.keys import digest_of
-from causal_spark.engine.work import GroupSize, Part, Work
+from causal_spark.engine.work import GroupSize, Part, RoundSize, Work
 
 #: Enough work for a task's start-up to vanish, little enough to balance cores.
 TASK_SECONDS = 2.0
@@ -157,7 +157,7 @@ def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
     if not splits:
         return Plan(tuple(groups), tuple(waves))
     left = [
-        (max(0.0, seconds - sum(map(sum, splits[size.group_id].values()))), size)
+        (max(0.0, seconds - sum(map(_seconds, splits[size.group_id].values()))), size)
         for seconds, size in costed
         if size.group_id in splits
     ]
@@ -169,18 +169,26 @@ def _longest_first(costed: list[tuple[float, GroupSize]]) -> list[tuple[float, G
     return sorted(costed, key=lambda pair: (-pair[0], pair[1].group_id))
 
 
-def _splits(costed: Sequence[tuple[float, GroupSize]], work: Work) -> dict[str, dict[str, Sequence[float]]]:
-    """Group id and estimator to seconds by round, for what is split."""
+def _seconds(rounds: Sequence[RoundSize]) -> float:
+    return sum(one.seconds for one in rounds)
+
+
+def _splits(costed: Sequence[tuple[float, GroupSize]], work: Work) -> dict[str, dict[str, Sequence[RoundSize]]]:
+    """Group id and estimator to rounds, for what is split."""
     least = max(SPLIT_SECONDS, SPLIT_SHARE * sum(seconds for seconds, _ in costed))
     found = {
-        size.group_id: {name: rounds for name, rounds in work.rounds(size).items() if sum(rounds) > least}
+        size.group_id: {
+            name: rounds
+            for name, rounds in work.rounds(size).items()
+            if _seconds([one for one in rounds if one.most_chunks > 1]) > least
+        }
         for seconds, size in costed
         if seconds > least
     }
     return {group_id: estimators for group_id, estimators in found.items() if estimators}
 
 
-def _rounds(sizes: Sequence[GroupSize], splits: dict[str, dict[str, Sequence[float]]]) -> tuple[Round, ...]:
+def _rounds(sizes: Sequence[GroupSize], splits: dict[str, dict[str, Sequence[RoundSize]]]) -> tuple[Round, ...]:
     found = []
     for number in range(max(len(rounds) for one in splits.values() for rounds in one.values())):
         wanted = [
@@ -189,10 +197,11 @@ def _rounds(sizes: Sequence[GroupSize], splits: dict[str, dict[str, Sequence[flo
             for name, rounds in splits[size.group_id].items()
             if number < len(rounds)
         ]
-        total = sum(seconds for _, _, seconds in wanted)
+        total = sum(one.seconds for _, _, one in wanted)
         parts: list[Part] = []
-        for size, name, seconds in wanted:
-            n_parts = math.ceil(seconds / max(PART_SECONDS, PART_ROW_SECONDS * size.n_rows, total / MAX_TASKS)) or 1
+        for size, name, one in wanted:
+            useful = math.ceil(one.seconds / max(PART_SECONDS, PART_ROW_SECONDS * size.n_rows, total / MAX_TASKS))
+            n_parts = max(1, min(useful, one.most_chunks))
             parts += [Part(size.group_id, name, number, k, n_parts, len(parts) + k) for k in range(n_parts)]
         found.append(Round(number, tuple(parts), total))
     return tuple(found)

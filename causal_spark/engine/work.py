@@ -81,6 +81,14 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundSize:
+    """What the plan knows of a round of a split estimator: core seconds, and chunks at most."""
+
+    seconds: float
+    most_chunks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One task of a round: its share of the round's chunks of one estimator on one group.
 
@@ -177,8 +185,8 @@ class Work(Protocol):
         """Why the group cannot even be read within the limit; None when it is run."""
         ...
 
-    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[float]]:
-        """Estimators that can be split on this group: core seconds of each round, contained in `cost`."""
+    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
+        """Estimators that can be split on this group, with their rounds, whose seconds are contained in `cost`."""
         ...
 
     def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:

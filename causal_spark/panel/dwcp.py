@@ -398,4 +398,16 @@ def _fit_seconds(size: PanelSize) -> tuple[float, float]:
     return additive, 1e-4 + 8 * sweep
 
 
-DWCP_STAGES = StagedDefinition(DwcpStages, _round_seconds)
+def _most_chunks(size: PanelSize, options: DwcpOptions) -> tuple[int, ...]:
+    """Chunks of every round, one triple on one placebo panel or one cell each at most."""
+    last = 1 + size.n_treated_cells + min(_MOST_PLACEBOS, size.n_treated_units * size.n_periods)
+    if options.tuning != "block":
+        return 1, last
+    panels = options.unit_placebos + options.time_placebos
+    few = min(4, panels)
+    pairs, beside = len(options.lambda_time) * len(options.lambda_nn), len(options.lambda_unit) - 1
+    tuning = (pairs * few, max(1, 8 * (panels - few)), beside * panels)
+    return *tuning[: len(_round_seconds(size, options)) - 1], last
+
+
+DWCP_STAGES = StagedDefinition(DwcpStages, _round_seconds, _most_chunks)

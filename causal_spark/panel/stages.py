@@ -53,10 +53,12 @@ class StagedDefinition:
     start: (panel, options, penalties, seed) -> its work. Repeated wherever chunks run, so cheap beside a chunk.
     seconds: (size, options) -> core seconds of each round while tuning, which decides on the number of tasks. As many
     rounds are spread; how many depends on options alone. Any further ones run where the fit is finished.
+    most_chunks: (size, options) -> chunks of each round at most, beyond which no task has anything to do.
     """
 
     start: Callable[[Panel, Any, Penalties | None, int], Staged]
     seconds: Callable[[PanelSize, Any], tuple[float, ...]]
+    most_chunks: Callable[[PanelSize, Any], tuple[int, ...]]
 
 
 def run_in_process(staged: Staged, done: Iterable[Mapping[int, Arrays]] = ()) -> Fit:

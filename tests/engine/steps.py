@@ -106,11 +106,15 @@ def _seconds(size: PanelSize, options: StepsOptions) -> tuple[float, ...]:
     return tuple(share * options.seconds * size.n_units for share in (0.5, 0.3, 0.1))
 
 
+def _most_chunks(size: PanelSize, options: StepsOptions) -> tuple[int, ...]:
+    return GRID.size, 2 * GRID.size, size.n_treated_units
+
+
 def _cost(size: PanelSize, options: StepsOptions, tune: bool) -> float:
     return options.seconds * size.n_units
 
 
 def with_steps() -> dict[str, EstimatorDefinition]:
     """All estimators and this one."""
-    staged = StagedDefinition(Steps, _seconds)
+    staged = StagedDefinition(Steps, _seconds, _most_chunks)
     return {**ESTIMATORS, "steps": EstimatorDefinition("steps", _fit, StepsOptions, _cost, lambda _: 4.0, "", staged)}

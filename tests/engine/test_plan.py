@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from causal_spark.engine.plan import MAX_WAVES, TASK_ROWS, TASK_SECONDS, WAVE_SECONDS, Plan, make_plan
-from causal_spark.engine.work import GroupSize
+from causal_spark.engine.work import GroupSize, RoundSize
 
 
 class FixedCost:
@@ -13,7 +13,7 @@ class FixedCost:
     def cost(self, size: GroupSize) -> dict[str, float]:
         return {"only": size.measures["seconds"]}
 
-    def rounds(self, size: GroupSize) -> dict[str, tuple[float, ...]]:
+    def rounds(self, size: GroupSize) -> dict[str, list[RoundSize]]:
         return {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from causal_spark.engine.pack import pack
 from causal_spark.engine.panels import PanelWork
 from causal_spark.engine.rounds import run_finishing, run_parts
 from causal_spark.engine.stage import run_packed
-from causal_spark.engine.work import GroupSize, Part
+from causal_spark.engine.work import GroupSize, Part, RoundSize
 from causal_spark.panel.stages import from_bytes, run_in_process, state_after, to_bytes
 from tests.engine.steps import GRID, Steps, StepsOptions, with_steps
 from tests.frames import ROLES, long_panel
@@ -206,18 +207,22 @@ def test_rounds_that_ran_elsewhere_are_not_run_again(monkeypatch: pytest.MonkeyP
 
 
 class Fixed:
-    """A science whose groups cost what their measure says, and can be split in two rounds of half of it."""
+    """A science whose groups cost what their measure says, and can be split in rounds of half and a quarter of it."""
+
+    def __init__(self, most_chunks: tuple[int, int]) -> None:
+        self.most_chunks = most_chunks
 
     def cost(self, size: GroupSize) -> dict[str, float]:
         return {"long": float(size.measures["seconds"]), "other": 0.5}
 
-    def rounds(self, size: GroupSize) -> dict[str, tuple[float, ...]]:
-        return {"long": (0.5 * size.measures["seconds"], 0.25 * size.measures["seconds"])}
+    def rounds(self, size: GroupSize) -> dict[str, list[RoundSize]]:
+        shares = zip((0.5, 0.25), self.most_chunks, strict=True)
+        return {"long": [RoundSize(share * size.measures["seconds"], most) for share, most in shares]}
 
 
-def plan_of(*seconds: float, n_rows: int = 0) -> plan.Plan:
+def plan_of(*seconds: float, n_rows: int = 0, most_chunks: tuple[int, int] = (10_000, 10_000)) -> plan.Plan:
     sizes = [GroupSize(f"g{i:05d}", {}, n_rows, {"seconds": cost}) for i, cost in enumerate(seconds)]  # type: ignore[dict-item]
-    return plan.make_plan(sizes, Fixed())  # type: ignore[arg-type]
+    return plan.make_plan(sizes, Fixed(most_chunks))  # type: ignore[arg-type]
 
 
 def test_a_long_group_is_split_and_finished_last() -> None:
@@ -241,10 +246,17 @@ def test_many_long_groups_keep_cores_at_work_as_they_are() -> None:
     assert set(plan_of(*[100.0] * 500, 2000.0).splits) == {"g00500"}
 
 
+def test_no_task_is_without_a_chunk_and_nothing_is_split_that_is_one_chunk() -> None:
+    assert [len(one.parts) for one in plan_of(1000.0, most_chunks=(7, 1)).rounds] == [7, 1]
+    assert [len(one.parts) for one in plan_of(1000.0, most_chunks=(1, 9000)).rounds] == [1, 25]
+    assert not plan_of(1000.0, most_chunks=(1, 1)).rounds
+    assert not plan_of(110.0, most_chunks=(1, 9000)).rounds
+
+
 def test_what_is_sent_bounds_the_number_of_tasks() -> None:
     n_rows = 4_000_000
     made = plan_of(10_000.0, n_rows=n_rows)
-    assert len(made.rounds[0].parts) == 5000 / (plan.PART_ROW_SECONDS * n_rows)
+    assert len(made.rounds[0].parts) == math.ceil(5000 / (plan.PART_ROW_SECONDS * n_rows))
     assert all(len(one.parts) <= plan.MAX_TASKS + 3 for one in plan_of(1e6, 1e6, 1e6).rounds)
 
 
