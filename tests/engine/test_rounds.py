@@ -71,14 +71,16 @@ def sent(packed: list[pa.RecordBatch], pieces: list[pa.RecordBatch], place: Mapp
 FAILURE_FIELDS = ("stage", "estimator", "kind", "error_class", "message", "hint")
 
 
-def split(frame: pd.DataFrame, work: PanelWork, n_parts: int, n_rounds: int = 3, lose: Any = None) -> list[Any]:
+def split(
+    frame: pd.DataFrame, work: PanelWork, n_parts: int, n_rounds: int = 3, lose: Any = None, name: str = "steps"
+) -> list[Any]:
     """What becomes of one group when its rounds run as tasks."""
     packed = list(pack(select_pandas(frame, work.columns).to_batches(), work))
     pieces: list[pa.RecordBatch] = []
     for number in range(n_rounds):
         made = []
         for k in reversed(range(n_parts)):
-            place = {"_for": "steps", "_mine": k, "_n_parts": n_parts, "_task": k}
+            place = {"_for": name, "_mine": k, "_n_parts": n_parts, "_task": k}
             made += list(run_parts(sent(packed, pieces, place), number, work))
         assert sum(batch.column("_chunk").null_count for batch in made) == n_parts
         pieces += [batch for batch in made if batch.column("_chunk")[0].as_py() != lose or lose is None]
@@ -103,6 +105,19 @@ def test_results_do_not_depend_on_how_a_group_is_split(
     assert {row["estimator"] for row in found["_panel_effects"]} == {"steps", "sdid"}
     assert len(found["_tuning_path"]) == 3 * GRID.size
     assert found["_failures"] == []
+
+
+@pytest.mark.parametrize("tuning", ["block", "loocv"])
+def test_dwcp_does_not_depend_on_how_it_is_split(tuning: str) -> None:
+    grids = {"lambda_time": (0.0, 0.3), "lambda_unit": (0.0, 1.0), "lambda_nn": (math.inf, 1.0)}
+    work = work_for([{"name": "dwcp", "tuning": tuning, "unit_placebos": 3, "time_placebos": 3} | grids])
+    size = GroupSize("{}", {}, len(FRAME), {"units": 14, "treated_units": 3, "treated_cells": 9})
+    rounds = work.rounds(size)["dwcp"]
+    assert sum(one.seconds for one in rounds) <= work.cost(size)["dwcp"]
+    wanted = whole(FRAME, work)
+    assert wanted[0]["_panel_effects"][0]["tuning"] == tuning
+    for n_parts in (2, 60):
+        assert split(FRAME, work, n_parts, len(rounds), name="dwcp") == wanted
 
 
 @pytest.mark.parametrize(
