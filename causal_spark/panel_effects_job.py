@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from causal_spark.engine.columns import PanelRoles, select_spark
 from causal_spark.engine.keys import group_id
 from causal_spark.engine.memory import SAFE_BYTES, in_gib, memory_limit
 from causal_spark.engine.panels import PanelWork
-from causal_spark.engine.plan import make_plan
+from causal_spark.engine.plan import make_plan, most_parts
 from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
 from causal_spark.engine.run import Scratch, run_on_spark
 from causal_spark.engine.source import EXAMPLE, Source, read_source, write_example
@@ -192,7 +193,8 @@ def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
     output = output_location(config.output.location)
     source, work = _prepare(spark, config, output)
     sizes = _sizes(source.data, work)
-    work = work.within(memory_limit(spark, work.memory_limit, [work.memory(size) for size in sizes]))
+    needs = [work.memory(size) for size in sizes]
+    work = work.within(memory_limit(spark, work.memory_limit, needs, partial(most_parts, sizes, work)))
     refused = {size.group_id for size in sizes if work.refusal(size) is not None}
     plan = make_plan([size for size in sizes if size.group_id not in refused], work)
     rows = [

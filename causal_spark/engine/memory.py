@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,17 +196,17 @@ def _probe(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield pa.RecordBatch.from_pydict({"free": pa.array([free_bytes()], pa.int64()), "cores": [_n_cores()]})
 
 
-def task_bytes(spark: SparkSession | None, n_groups: int) -> int | None:
+def task_bytes(spark: SparkSession | None, n_tasks: int) -> int | None:
     """What one task may use, measured on the workers (without a session: in this process); None where nothing tells.
 
-    Memory is shared by the tasks that run at once, of which there are no more than groups.
+    Memory is shared by the tasks that run at once, of which there are no more than ``n_tasks``.
     """
     if spark is None:
         free = free_bytes()
         return None if free is None else int(_SHARE * free)
     rows = spark.range(0, _N_PROBES, 1, _N_PROBES).mapInArrow(_probe, "free bigint, cores bigint").collect()
     shares = [
-        int(_SHARE * row["free"]) // max(1, min(tasks_at_once(spark, row["cores"]), n_groups))
+        int(_SHARE * row["free"]) // max(1, min(tasks_at_once(spark, row["cores"]), n_tasks))
         for row in rows
         if row["free"] is not None
     ]
@@ -225,8 +225,16 @@ def limit_for(needed: int, given: int | None) -> int:
     return max(UNMEASURED_BYTES, 0 if free is None else int(_SHARE * free) // _n_cores())
 
 
-def memory_limit(spark: SparkSession | None, given: int | None, needs: Sequence[GroupMemory]) -> int | None:
-    """Bytes a task may use: as given, else measured when some group needs more than `SAFE_BYTES`, else None."""
+def memory_limit(
+    spark: SparkSession | None,
+    given: int | None,
+    needs: Sequence[GroupMemory],
+    most_parts: Callable[[], int] = lambda: 1,
+) -> int | None:
+    """Bytes a task may use: as given, else measured when some group needs more than `SAFE_BYTES`, else None.
+
+    most_parts: how many tasks of groups that are split run at once at most.
+    """
     if given is not None or max((need.peak for need in needs), default=0) <= SAFE_BYTES:
         return given
-    return task_bytes(spark, len(needs))
+    return task_bytes(spark, max(len(needs), most_parts()))

@@ -165,6 +165,11 @@ def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
     return Plan(tuple(groups), tuple(waves), _rounds([size for _, size in left], splits))
 
 
+def most_parts(sizes: Sequence[GroupSize], work: Work) -> int:
+    """Tasks at once at most of groups that are split."""
+    return max((len(one.parts) for one in make_plan(sizes, work).rounds), default=1)
+
+
 def _longest_first(costed: list[tuple[float, GroupSize]]) -> list[tuple[float, GroupSize]]:
     return sorted(costed, key=lambda pair: (-pair[0], pair[1].group_id))
 

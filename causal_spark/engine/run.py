@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import pandas as pd
@@ -26,7 +26,7 @@ from causal_spark.engine.columns import select_pandas, select_spark
 from causal_spark.engine.keys import digest_of
 from causal_spark.engine.memory import memory_limit
 from causal_spark.engine.pack import pack, packed_fields, unpack
-from causal_spark.engine.plan import Plan, Wave, make_plan
+from causal_spark.engine.plan import Plan, Wave, make_plan, most_parts
 from causal_spark.engine.rounds import (
     PART_KEY,
     PIECE_FIELDS,
@@ -171,7 +171,8 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
     sizes, chunks = _group_sizes([row.asDict() for row in packed.select(*_size_columns(work)).collect()], work)
     rows_read = sum(size.n_rows for size in sizes)
     require_rows(rows_read)
-    work = work.within(memory_limit(spark, work.memory_limit, [work.memory(size) for size in sizes]))
+    needs = [work.memory(size) for size in sizes]
+    work = work.within(memory_limit(spark, work.memory_limit, needs, partial(most_parts, sizes, work)))
     refused = {size.group_id: found for size in sizes if (found := work.refusal(size)) is not None}
     plan = make_plan([size for size in sizes if size.group_id not in refused], work)
     n_waves = len(plan.waves)

@@ -179,7 +179,9 @@ def test_memory_is_measured_only_where_a_group_may_need_it(monkeypatch: pytest.M
     assert memory_limit(None, 5, [large]) == 5
     assert not asked
     assert memory_limit(None, None, [small, large]) == 7 * GIB
-    assert asked == [2]
+    # A group that is split runs as several tasks, which share the machine.
+    assert memory_limit(None, None, [small, large], lambda: 40) == 7 * GIB
+    assert asked == [2, 40]
 
 
 @pytest.mark.spark

@@ -275,6 +275,12 @@ def test_what_is_sent_bounds_the_number_of_tasks() -> None:
     assert all(len(one.parts) <= plan.MAX_TASKS + 3 for one in plan_of(1e6, 1e6, 1e6).rounds)
 
 
+def test_tasks_of_a_split_group_are_counted() -> None:
+    sizes = [GroupSize(f"g{i}", {}, 10, {"seconds": seconds}) for i, seconds in enumerate((100, 1000))]
+    assert plan.most_parts(sizes, Fixed((30, 10_000))) == 5 + 30  # type: ignore[arg-type]
+    assert plan.most_parts(sizes[:0], Fixed((1, 1))) == 1  # type: ignore[arg-type]
+
+
 def test_another_split_is_another_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan_of(1000.0)
     monkeypatch.setattr(plan, "PART_SECONDS", 7.0)
