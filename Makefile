@@ -58,6 +58,10 @@ bench-long: .venv/installed-dev  ## Time and weigh one long panel through the jo
 study-dwcp: .venv/installed-dev  ## Accuracy of the DWCP family beside the classics on simulated panels (ARGS="--n 50")
 	$(BIN)/python -m studies.dwcp $(ARGS)
 
+.PHONY: pictures
+pictures: .venv/installed-dev  ## Draw the pictures of docs/ anew
+	$(BIN)/python docs/draw_pictures.py
+
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types
 	$(BIN)/ruff check .

@@ -39,6 +39,7 @@ EXTRAS = {
         "deltalake>=1.6",  # reads our tables without Spark, as a user would
         "polars>=2.1",  # the same
         "duckdb>=2.0",  # the same
+        "matplotlib>=3.9",  # draws the pictures of docs/
         # The client of Spark Connect, as `pyspark[connect]` lists it: the tests run on classic Spark and on Connect.
         "grpcio>=1.76",
         "grpcio-status>=1.76",

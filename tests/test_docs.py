@@ -8,15 +8,18 @@ import yaml
 
 from causal_spark import errors
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
+from causal_spark.panel.tuning import LAMBDA_NN_FLOOR
 
-TEXT = (Path(__file__).parents[1] / "docs" / "estimators.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
 METHODS = {**ESTIMATORS, **VARIANCES}
 
 
 def sections() -> dict[str, str]:
     """Text of each method's section, by the name in its heading."""
-    parts = re.split(r"^## `(\w+)`$", TEXT.split("\n## Proposition 99\n")[1], flags=re.MULTILINE)[1:]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    parts = re.split(r"^## (.+)$", TEXT, flags=re.MULTILINE)[1:]
+    texts = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {heading.strip("`"): text for heading, text in texts.items() if heading.startswith("`")}
 
 
 def documented_options(section: str) -> dict[str, Any]:
@@ -34,6 +37,12 @@ def test_every_estimator_and_variance_has_a_section_in_the_order_of_the_registry
     assert list(sections()) == list(METHODS)
 
 
+def test_the_overview_has_every_estimator_and_says_as_much_of_each() -> None:
+    table = TEXT.partition("## Which to use when\n\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split("|")[1].strip(" `") for line in table[2:]] == list(ESTIMATORS)
+    assert len({line.count("|") for line in table}) == 1
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_option_is_documented_with_its_default(name: str) -> None:
     options = {field.name: as_in_configuration(field.default) for field in dataclasses.fields(METHODS[name].options)}
@@ -42,10 +51,36 @@ def test_every_option_is_documented_with_its_default(name: str) -> None:
     assert [type(value) for value in documented.values()] == [type(value) for value in options.values()]
 
 
+def test_the_floor_of_the_nuclear_norm_penalty_is_the_codes() -> None:
+    stated = re.findall(r"(?:Candidates|up to 100 units), ≥ ([\d.e-]+)[;.] ?", "\n".join(sections().values()))
+    stated += re.findall(r"The floor is ([\d.e-]+)\. ", sections()["dwcp"])
+    assert len(stated) == 4
+    assert {float(number) for number in stated} == {LAMBDA_NN_FLOOR}
+
+
 def test_every_error_named_exists() -> None:
     named = set(re.findall(r"`(\w+Error)`", TEXT))
     assert named
     assert {name for name in named if not issubclass(getattr(errors, name, object), errors.GroupError)} == set()
+
+
+def test_links_within_the_page_lead_to_a_heading() -> None:
+    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([^)]+)\)", TEXT)
+    assert links
+    assert set(links) <= anchors
+
+
+def test_pictures_are_shown_and_small() -> None:
+    shown = {(ROOT / "docs" / path).resolve() for path in re.findall(r"!\[.+?\]\((.+?)\)", TEXT, re.DOTALL)}
+    assert shown == {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
+    assert max(path.stat().st_size for path in shown) < 150_000
+
+
+def test_the_shipped_configuration_runs_every_estimator() -> None:
+    config = yaml.safe_load((ROOT / "conf" / "panel_effects.yaml").read_text(encoding="utf-8"))
+    assert [each if isinstance(each, str) else each["name"] for each in config["estimators"]] == list(ESTIMATORS)
 
 
 def test_lines_fit_a_screen() -> None:
