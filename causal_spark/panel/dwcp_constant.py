@@ -96,7 +96,8 @@ def dwcp_constant(
 def tune(block: Block, options: DwcpConstantOptions, seed: int) -> tuple[Triple, tuple[TuningStep, ...]]:
     """The triple with the smallest score, and all that were tried; without panels to tune on, no weighting at all.
 
-    Free effects are taken out before bootstraps are drawn, so an effect common to the treated units changes nothing.
+    Free effects are taken out before bootstraps are drawn, so an effect that depends on the event group alone, see
+    `event_groups`, changes nothing; with up to 12 treated periods that is any effect common to the treated units.
     """
     rng = np.random.default_rng([seed, 1])
     outcome, observed, treated = block.standard, block.observed, block.treated
