@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from causal_spark.panel.tuning import (
     check_tolerances,
     given_triple,
     scale_of,
+    search,
     standardised,
     triple_of,
 )
@@ -170,3 +172,14 @@ def test_ties_keep_the_larger_penalty_and_errors_of_zero_are_no_harm() -> None:
     nothing = block_search(searched, lambda triples, where: np.zeros((len(triples), where.size)))
     assert nothing[0] == (0.0, 0.0, math.inf)
     assert all(step.criterion == 0.0 for step in nothing[1])
+
+
+@pytest.mark.parametrize("method", ["cyclic", "grid"])
+def test_leave_one_out_search_chooses_from_the_lists_only(method: Literal["cyclic", "grid"]) -> None:
+    def score(triple: Triple, bound: float) -> tuple[float, bool]:
+        return triple[0] + triple[1] + min(triple[2], 9.0), True
+
+    # No weighting scores best, and the cyclic search looks at it, but it is not in the lists.
+    chosen, path = search(score, (0.5, 0.25), (1.0, 2.0), (3.0, 1.0), method)
+    assert chosen == (0.25, 1.0, 1.0)
+    assert (min(step.criterion for step in path) < score(chosen, math.inf)[0]) == (method == "cyclic")
