@@ -25,7 +25,7 @@ _EVIDENCE = """## Is it the optimum?
 Three target cells of the first treated unit, the worst of them: the middle of the pre-period, its end, the first
 treated. Excess: objective above a lower bound by duality, as a share of the objective at L = 0; bound: what that leaves
 open for the best fit known. Cell: distance of the target's prediction from that fit's, in standard deviations. Score
-off: relative distance from the score of predictions to 1e-7. ATT in standard deviations."""
+off: relative distance from the score of predictions to 1e-6. ATT in standard deviations."""
 
 _WHERE = "## When and where"
 
