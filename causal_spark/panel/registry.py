@@ -101,7 +101,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 dwcp,
                 DwcpOptions,
                 dwcp_cost,
-                lambda _: 65.0,
+                lambda _: 300.0,
                 "Doubly weighted causal panel estimator (TROP), a fit per treated cell.",
                 DWCP_STAGES,
             ),
@@ -110,7 +110,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 dwcp_constant,
                 DwcpConstantOptions,
                 dwcp_constant_cost,
-                lambda _: 250.0,
+                lambda _: 300.0,
                 "DWCP with one constant effect, treated cells kept in.",
             ),
             EstimatorDefinition(
@@ -118,7 +118,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 dwcp_adaptive,
                 DwcpAdaptiveOptions,
                 dwcp_adaptive_cost,
-                lambda _: 450.0,
+                lambda _: 320.0,
                 "Average of constant-effect DWCP and synthetic DiD, weighted by how constant effects look.",
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from causal_spark.panel.low_rank import low_rank_fit
 from causal_spark.panel.ridge_step import ProductWeights
 from causal_spark.panel.soft_impute import SoftImpute
 from causal_spark.panel.tuning import Triple
-from causal_spark.panel.two_way import CovariateBasis, TwoWayOperator
+from causal_spark.panel.two_way import CovariateBasis, TwoWayOperator, two_way_fit
 from causal_spark.panel.types import Bools, Floats, Ints
 
 # exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
@@ -20,6 +21,10 @@ _NUMBERS_AT_ONCE = 2_000_000
 _CELLS_AT_ONCE = 400
 # Below this e / (1 - h) loses digits, and the cell is left out by solving again.
 _CLOSED_FORM_MARGIN = 1e-3
+# That much weight has to be left in the row and column of a hole once all holes are taken out, for ten digits.
+_FILLED_MARGIN = 1e-6
+# Up to so many cells that are no control cells a fit with L = 0 takes a system of their size.
+_MOST_HOLES = 40
 # Proximal steps are short, so to be as precise they have to become smaller than the sweeps of the factored solver.
 _SOFT_SHARE = 0.3
 
@@ -46,8 +51,13 @@ class SingleCells:
         if not rows.size:
             return predicted, 0, True
         remaining = np.arange(rows.size)
-        if math.isinf(triple[2]) and triple[1] == 0.0 and self.covariates is None:
-            predicted, remaining = self._closed_form(rows, columns, triple[0])
+        if math.isinf(triple[2]) and self.covariates is None:
+            if not any(triple[:2]):
+                predicted, remaining = self._one_fit(rows, columns)
+            elif np.count_nonzero(~self.controls) <= _MOST_HOLES:
+                predicted, remaining = self._filled(rows, columns, triple)
+            elif triple[1] == 0.0:
+                predicted, remaining = self._closed_form(rows, columns, triple[0])
         own = self.controls[rows[remaining], columns[remaining]]
         if not any(triple[:2]) and math.isfinite(triple[2]) and self.covariates is None and own.any():
             return self._equal_weights(rows, columns, triple[2], tolerance)
@@ -123,14 +133,32 @@ class SingleCells:
     def _distances(self, rows: Ints, columns: Ints) -> Floats:
         """(k, n_units): d(j, i) with the target's own period left out."""
         each = np.arange(rows.size)
-        both = self.mask[rows][:, None, :] * self.mask
-        both[each, :, columns] = 0.0
-        count = both.sum(axis=2)
-        squares = np.einsum("knt,knt->kn", (self.outcome[rows][:, None, :] - self.outcome) ** 2, both)
-        distance = np.sqrt(squares / np.maximum(count, 1.0))
+        count, squares = self._pairs
+        at = self.outcome[:, columns].T
+        both = (self.mask[:, columns] * self.mask[rows, columns]).T
+        count = count[rows] - both
+        # What is left of a difference is rounding where units are alike in all other periods.
+        left = squares[rows] - both * (self.outcome[rows, columns][:, None] - at) ** 2
+        distance = np.sqrt(np.maximum(left, 0.0) / np.maximum(count, 1.0))
         distance = np.where(count > 0, distance, distance.max(axis=1, keepdims=True))
         distance[each, rows] = 0.0
         return np.asarray(distance)
+
+    @cached_property
+    def _pairs(self) -> tuple[Floats, Floats]:
+        """(n_units, n_units): periods in which two units are control cells, and their squared differences there."""
+        squares = np.empty((self.outcome.shape[0],) * 2)
+        for i, (row, used) in enumerate(zip(self.outcome, self.mask, strict=True)):
+            squares[i] = ((self.outcome - row) ** 2 * self.mask) @ used
+        return self.mask @ self.mask.T, squares
+
+    def _one_fit(self, rows: Ints, columns: Ints) -> tuple[Floats, Ints]:
+        """L = 0 and equal weights: `_closed_form` with one fit for all periods."""
+        fitted = two_way_fit(self.outcome, self.mask)[rows, columns]
+        own, observed = self.controls[rows, columns], self.outcome[rows, columns]
+        margin = np.where(own, 1.0 - _leverages(self.mask)[rows, columns], 1.0)
+        predicted = np.where(own, observed - (observed - fitted) / np.where(margin > 0, margin, 1.0), fitted)
+        return predicted, np.flatnonzero(margin < _CLOSED_FORM_MARGIN)
 
     def _closed_form(self, rows: Ints, columns: Ints, time: float) -> tuple[Floats, Ints]:
         """L = 0 and equal unit weights: one fit per period serves all its cells, the left-out residual is e / (1 - h).
@@ -151,6 +179,45 @@ class SingleCells:
             leave_one_out = observed - (observed - fitted) / np.where(margin > 0, margin, 1.0)
             predicted[here] = np.where(own, leave_one_out, fitted)
         return predicted, np.flatnonzero(again)
+
+    def _filled(self, rows: Ints, columns: Ints, triple: Triple) -> tuple[Floats, Ints]:
+        """L = 0 and few cells that are no control cells: the fit of a complete panel, its holes their own predictions.
+
+        With weights omega theta on all cells the fitted value at (i, t) is the theta-mean of row i plus the omega-mean
+        of column t less the mean of all. Cells without weight, the target first, are unknowns that equal it.
+        Returns predictions (k,) and the positions of those to be solved otherwise, where that loses digits.
+        """
+        hole_rows, hole_columns = np.nonzero(~self.controls)
+        predicted, again = np.zeros(rows.size), []
+        step = max(1, _NUMBERS_AT_ONCE // (self.outcome.shape[0] + self.outcome.shape[1] + (hole_rows.size + 1) ** 2))
+        for begin in range(0, rows.size, step):
+            part = slice(begin, min(begin + step, rows.size))
+            own, n = self.controls[rows[part], columns[part]], rows[part].size
+            weights = self.weights(rows[part], columns[part], triple, left_out=False)
+            omega = weights.unit / weights.unit.sum(axis=1, keepdims=True)
+            theta = weights.period / weights.period.sum(axis=1, keepdims=True)
+            at = np.column_stack([rows[part], np.tile(hole_rows, (n, 1))])
+            when = np.column_stack([columns[part], np.tile(hole_columns, (n, 1))])
+            each = np.arange(n)[:, None]
+            unit, period = omega[each, at], theta[each, when]
+            # Outcomes are 0 at cells that are no control cells, and the target's own has to go too.
+            across, down = theta @ self.outcome.T, omega @ self.outcome
+            right = across[each, at] + down[each, when] - np.einsum("kt,kt->k", theta, down)[:, None]
+            same_row, same_column = at[:, :, None] == at[:, None, :], when[:, :, None] == when[:, None, :]
+            # A target that is a hole already is there twice; its first copy takes no part.
+            counts = np.ones(at.shape)
+            counts[:, 0] = own
+            rows_left = 1.0 - (same_row @ (counts * period)[:, :, None])[:, :, 0]
+            columns_left = 1.0 - (same_column @ (counts * unit)[:, :, None])[:, :, 0]
+            safe = np.asarray((rows_left * columns_left > _FILLED_MARGIN).all(axis=1))
+            shares = same_row * period[:, None, :] + same_column * unit[:, None, :] - (unit * period)[:, None, :]
+            right -= shares[:, :, 0] * np.where(own, self.outcome[rows[part], columns[part]], 0.0)[:, None]
+            system = np.where(safe[:, None, None], -shares * counts[:, None, :], 0.0)
+            diagonal = np.arange(at.shape[1])
+            system[:, diagonal, diagonal] += 1.0
+            predicted[part] = np.linalg.solve(system, right[:, :, None])[:, 0, 0]
+            again.append(begin + np.flatnonzero(~safe))
+        return predicted, np.concatenate(again)
 
     def identified_when_left_out(self) -> Bools:
         """(n_units, n_periods): control cells whose unit and period stay linked without them.
