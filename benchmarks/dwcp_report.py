@@ -9,9 +9,9 @@ Row = dict[str, str]
 
 OURS = "causal_spark"
 PEERS = ("diff-diff", "trop")
-#: Up to which a fit counts as the optimum: excess of the objective over its bound, as a share of the objective at L = 0,
-#: and distance of the target's prediction in standard deviations. Small penalties leave the objective so flat at the
-#: target, which has no weight, that the first alone says little.
+#: Up to which a fit counts as the optimum: excess of the objective over its bound, as a share of the objective at
+#: L = 0, and distance of the target's prediction in standard deviations. At small penalties the objective is so flat in
+#: the target's prediction, as the target has no weight, that the first alone says little.
 RIGHT, NEAR = 1e-4, 1e-3
 
 _HEAD = f"""# DWCP
@@ -19,8 +19,9 @@ _HEAD = f"""# DWCP
 Written by `make bench-dwcp` from [dwcp.csv](dwcp.csv), do not edit. CPU seconds in one process on one thread, least
 over runs. Penalties (lambda_time / lambda_unit / lambda_nn) are on outcomes in standard deviations of the control
 cells, the same problem for all. `>`: cut off there, a lower bound. *Italic*: not the optimum of the problem the library
-states, by more than {RIGHT:g} in the objective or {NEAR:g} standard deviations in a prediction (see below). Score: every control cell left out once, 1,197 and 1,920 fits. Tuning: each
-library's own search at its defaults, with the estimate; block tuning stands beside the only tuning the others have."""
+states, by more than {RIGHT:g} in the objective or {NEAR:g} standard deviations in a prediction (see below). Score:
+every control cell left out once, 1,197 and 1,920 fits. Tuning: each library's own search at its defaults, with the
+estimate; block tuning stands beside the only tuning the others have."""
 
 _EVIDENCE = """## Is it the optimum?
 
@@ -36,7 +37,7 @@ def write_report(results: Path) -> str:
     """Write ``results`` as Markdown beside it and return the text; of repeated measurements the last counts."""
     with results.open(newline="") as file:
         rows = {(row["panel"], row["task"], row["library"]): row for row in csv.DictReader(file)}
-    tasks = sorted({key[:2] for key in rows}, key=lambda key: (key[0] != "Proposition 99", *_order(key[1])))
+    tasks = sorted({key[:2] for key in rows}, key=lambda key: (key[0] != "Proposition 99", *_order(key[1]), key[1]))
     times, evidence = [], []
     for panel, task in tasks:
         ours = rows.get((panel, task, OURS))
