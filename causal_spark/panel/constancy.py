@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import fdtrc
 
 from causal_spark.errors import GroupError, NotIdentifiedError, UnsupportedCovariatesError
-from causal_spark.panel.calibration_panels import bootstrap_panels, join, placebo_panels
+from causal_spark.panel.calibration_panels import CalibrationPanels, bootstrap_panels, join, placebo_panels
 from causal_spark.panel.constant_effect import TreatedPanels, constant_fits, contrasts, event_groups
 from causal_spark.panel.did import require_targets
 from causal_spark.panel.sdid import sdid
@@ -149,6 +149,32 @@ def _fits(
     return constant.effects[:, 0], free.effects, constant.fitted, constant.rank, converged
 
 
+def _calibration(
+    block: Block, untreated: Floats, options: ConstancyOptions, rng: np.random.Generator
+) -> CalibrationPanels | None:
+    """Panels like the block's without an effect, None where there are none."""
+    wanted = options.unit_placebos, options.time_placebos
+    placebos = placebo_panels(block.standard, block.observed, block.treated, *wanted, rng)
+    parts = [] if placebos is None else [placebos]
+    if options.bootstraps:
+        parts.append(bootstrap_panels(untreated, block.observed, block.treated, options.bootstraps, rng))
+    return join(parts) if parts else None
+
+
+def _profiles(block: Block, untreated: Floats, basis: Floats, groups: Ints) -> TreatedPanels:
+    """The panel; without its effects; and so with each contrast's profile added to the treated cells.
+
+    How c moves is asked of the panel without effects: a large change of the effect is taken up by the low-rank part, so
+    that there the slopes are next to zero and say nothing of c's bias.
+    """
+    panels = block.panels.take(np.zeros(2 + len(basis) if len(basis) else 1, dtype=np.intp))
+    panels.outcome[1:] = untreated
+    for k, direction in enumerate(basis):
+        shape = _PROFILE * direction.size * direction[np.maximum(groups, 0)]
+        panels.outcome[2 + k] += np.where(groups >= 0, shape, 0.0)
+    return panels
+
+
 def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: bool = False) -> Assessment:
     """Estimates, their covariance and the test of constancy; without S unless ``with_sdid``.
 
@@ -158,27 +184,13 @@ def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: boo
     groups = event_groups(block.treated)
     n_groups = int(groups.max()) + 1
     basis = contrasts(n_groups) if n_groups > 1 else np.zeros((0, 1))
-    parts = [
-        part
-        for part in (
-            placebo_panels(
-                block.standard, block.observed, block.treated, options.unit_placebos, options.time_placebos, rng
-            ),
-            bootstrap_panels(block.untreated(), block.observed, block.treated, options.bootstraps, rng)
-            if options.bootstraps
-            else None,
-        )
-        if part is not None
-    ]
-    profiles = block.panels.take(np.zeros(1 + len(basis), dtype=np.intp))
-    for k, direction in enumerate(basis):
-        shape = _PROFILE * n_groups * direction[np.maximum(groups, 0)]
-        profiles.outcome[1 + k] += np.where(groups >= 0, shape, 0.0)
-    calibration = join(parts) if parts else None
+    untreated = block.untreated()
+    calibration = _calibration(block, untreated, options, rng)
+    profiles = _profiles(block, untreated, basis, groups)
     panels = TreatedPanels.concatenate([profiles, *([calibration.panels] if calibration else [])])
     # By treatment, not by observed cells: a placebo unit may lack its first treated cell.
     all_groups = np.where(panels.targets, event_groups(panels.treated), -1)
-    own = 1 + len(basis)
+    own = profiles.n
     constant, free, fitted, rank, converged = _fits(panels.take(np.arange(own)), all_groups[:own], n_groups, options)
     if calibration is not None:
         rough = _fits(calibration.panels, all_groups[own:], n_groups, replace(options, tolerance=1e-3))
@@ -198,7 +210,7 @@ def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: boo
         errors, inflation = errors[np.isfinite(synthetic)], inflation[np.isfinite(synthetic)]
     errors = errors * inflation[:, None]
     covariance = _covariance(errors[:, :-1], options.shrink)
-    slopes = (constant[1:own] - constant[0]) / _PROFILE
+    slopes = (constant[2:own] - constant[1:2]) / _PROFILE
     return Assessment(
         estimates=found[0, :-1],
         covariance=covariance,

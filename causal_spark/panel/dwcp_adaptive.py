@@ -23,9 +23,10 @@ from causal_spark.panel.tuning import check_grids, given_triple
 from causal_spark.panel.types import Fit, Floats, Panel, PanelSize, Penalties
 
 # Prior weight of no change at all; the other amounts of change share the rest.
-_PRIOR_CONSTANT = 0.15
+_PRIOR_CONSTANT = 0.1
 # Amounts of change that are weighed, in standard errors of the linear contrast.
 _CHANGES = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_MOST_CHANGES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +114,30 @@ def combine(found: Assessment) -> tuple[float, float | None]:
     moves = np.zeros((y.size, k + 1))
     moves[0, :k], moves[0, k] = found.slopes, 1.0
     moves[2:, :k] = np.eye(k)
-    means, logs = np.empty(len(_CHANGES)), np.empty(len(_CHANGES))
-    for place, change in enumerate(_CHANGES):
+    # Changes of other shapes move c too, by about as much as linear and quadratic ones of their size do.
+    unknown = float(np.linalg.norm(found.slopes * np.array([1.0, 0.5])[:k]))
+    changes = _changes(y[2:], scale[2])
+    means, logs = np.empty(len(changes)), np.empty(len(changes))
+    for place, change in enumerate(changes):
         sigma = change * scale[2]
-        spread = sigma * np.array([*[1.0, 0.5][:k], abs(float(found.slopes[0]))])
+        spread = sigma * np.array([*[1.0, 0.5][:k], unknown])
         means[place], logs[place] = gls(y, covariance + (moves * spread**2) @ moves.T)
-    prior = np.full(len(_CHANGES), (1.0 - _PRIOR_CONSTANT) / (len(_CHANGES) - 1))
+    prior = np.full(len(changes), (1.0 - _PRIOR_CONSTANT) / (len(changes) - 1))
     prior[0] = _PRIOR_CONSTANT
     weight = prior * np.exp(logs - logs.max())
     weight /= weight.sum()
     return float(weight @ means), float(weight[0])
+
+
+def _changes(contrasts: Floats, unit: float) -> list[float]:
+    """`_CHANGES`, and beyond them by doubling where the contrasts are larger still.
+
+    Too small a sigma would take the slopes, which hold for small changes, at their word.
+    """
+    changes = list(_CHANGES)
+    while changes[-1] * unit < 2.0 * float(np.abs(contrasts).max()) and len(changes) < _MOST_CHANGES:
+        changes.append(2.0 * changes[-1])
+    return changes
 
 
 def gls(y: Floats, covariance: Floats) -> tuple[float, float]:

@@ -80,18 +80,25 @@ def test_an_event_period_that_placebos_lack_does_no_harm() -> None:
     assert np.isfinite(found.covariance).all()
 
 
-def test_slopes_say_how_the_constant_effect_moves() -> None:
+def test_slopes_say_how_the_constant_effect_moves_where_there_is_no_other() -> None:
     panel = panels.block_panel(14, 16, 2, 5, seed=36)
     block = read_block(panel)
-    base = assess(block, ConstancyOptions(), 0)
+    options = ConstancyOptions()
+    # Slopes are those of the panel whose free effects are taken out.
+    panel = replace(panel, outcome=block.untreated() * block.scale + block.centre)
+    block = read_block(panel)
+    base = assess(block, options, 0)
     profile = np.linspace(-1.0, 1.0, 5)
     # An orthonormal linear contrast over sqrt(5) of this profile.
     contrast = profile @ profile / np.linalg.norm(profile) / np.sqrt(5)
     added = np.where(panel.treated, np.r_[np.zeros(11), 0.05 * profile] * block.scale, 0.0)
-    moved = assess(read_block(replace(panel, outcome=panel.outcome + added)), ConstancyOptions(), 0)
+    moved = assess(read_block(replace(panel, outcome=panel.outcome + added)), options, 0)
     assert moved.estimates[2] - base.estimates[2] == pytest.approx(0.05 * contrast, abs=1e-5)
     assert moved.estimates[3] - base.estimates[3] == pytest.approx(0.0, abs=1e-5)
     assert moved.estimates[0] - base.estimates[0] == pytest.approx(0.05 * contrast * base.slopes[0], rel=0.05)
+    # An effect that treated units share does not change them, however large.
+    large = assess(read_block(replace(panel, outcome=panel.outcome + 100.0 * added)), options, 0)
+    np.testing.assert_allclose(large.slopes, base.slopes, atol=2e-3)
 
 
 def test_every_member_that_tunes_reports_it_and_reruns_do_not() -> None:
