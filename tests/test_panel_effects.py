@@ -276,6 +276,20 @@ def test_seeds_matter_where_placebos_are_drawn_and_only_there() -> None:
     assert one.effects["estimate"].equals(other.effects["estimate"])
 
 
+def test_the_versions_of_dwcp_report_one_test_of_constancy() -> None:
+    small = {"lambda_time": [0.0, 0.5], "lambda_unit": [0.0], "lambda_nn": [1.0]}
+    names = [{"name": "dwcp", **small}, {"name": "dwcp_constant", **small}, "dwcp_adaptive"]
+    effects = PanelEffects(names, variances=[]).fit(long_panel(14, 12, n_treated=2, seed=4), **ROLES).effects
+    assert len(effects) == 3
+    assert effects["constancy_p_value"].nunique(dropna=False) == 1
+    assert effects["constancy_p_value"].between(0, 1).all()
+    assert effects.set_index("estimator")["constancy_weight"].notna().to_dict() == {
+        "dwcp": False,
+        "dwcp_constant": False,
+        "dwcp_adaptive": True,
+    }
+
+
 @pytest.mark.parametrize(
     ("job", "frame", "error"),
     [

@@ -198,7 +198,7 @@ class PanelWork:
         return definition.start(panel, task.options, None, self._tuning_seed(group, task))
 
     def _tuning_seed(self, group: str, task: EstimatorTask) -> int:
-        return seed_for(self.seed, group, f"tune:{task.name}")
+        return seed_for(self.seed, group, f"tune:{ESTIMATORS[task.name].draws or task.name}")
 
     def _require_memory(self, panel: Panel, group: Group, task: EstimatorTask) -> None:
         """Raise `GroupTooLargeError` when the estimator needs more than this task may use."""

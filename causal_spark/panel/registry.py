@@ -35,6 +35,8 @@ class EstimatorDefinition:
     beyond the panel itself. Measured as peak resident memory between 0.4 and 4 million cells, and rounded up.
     staged: how its tuning and estimate on one long panel are split, None where they are not; `arrays` is then what one
     chunk holds.
+    draws: name of the estimator whose random draws it shares, its own if None. The versions of DWCP share theirs, so
+    that all of them report one test of constancy.
     """
 
     name: str
@@ -44,6 +46,7 @@ class EstimatorDefinition:
     arrays: Callable[[Any], float]
     description: str
     staged: StagedDefinition | None = None
+    draws: str | None = None
 
 
 #: (panel, estimator, its options, its fit on the panel, variance options, seed) -> variance.
@@ -112,6 +115,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 dwcp_constant_cost,
                 lambda _: 300.0,
                 "DWCP with one constant effect, treated cells kept in.",
+                draws="dwcp",
             ),
             EstimatorDefinition(
                 "dwcp_adaptive",
@@ -120,6 +124,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 dwcp_adaptive_cost,
                 lambda _: 320.0,
                 "Average of constant-effect DWCP and synthetic DiD, weighted by how constant effects look.",
+                draws="dwcp",
             ),
         )
     }

@@ -68,7 +68,7 @@ class SingleCells:
         return predicted, rank, converged
 
     def chunks(self, rows: Ints, columns: Ints, triple: Triple) -> list[tuple[Ints, Ints]]:
-        """Cells in portions that can be predicted apart without solving anything twice."""
+        """Cells in portions that can be predicted apart; cells that share a fit are in one."""
         parts = []
         own = self.controls[rows, columns]
         for chosen, left_out in ((np.flatnonzero(~own), False), (np.flatnonzero(own), True)):
