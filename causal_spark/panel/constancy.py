@@ -42,9 +42,9 @@ class ConstancyOptions:
 
     lambda_time: float = 0.6
     lambda_nn: float = 0.04
-    unit_placebos: int = 8
+    unit_placebos: int = 16
     time_placebos: int = 8
-    bootstraps: int = 16
+    bootstraps: int = 32
     shrink: float = 0.7
     tolerance: float = 1e-6
 

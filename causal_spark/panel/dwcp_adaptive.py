@@ -40,9 +40,9 @@ class DwcpAdaptiveOptions:
 
     lambda_time: float = 0.6
     lambda_nn: float = 0.04
-    unit_placebos: int = 8
+    unit_placebos: int = 16
     time_placebos: int = 8
-    bootstraps: int = 16
+    bootstraps: int = 32
 
     def __post_init__(self) -> None:
         check_grids((self.lambda_time,), (0.0,), (self.lambda_nn,))
