@@ -286,7 +286,7 @@ def test_the_cost_model_knows_an_upper_bound_of_fits(n_units, n_treated, replica
 def test_the_registry_lists_estimators_that_run_on_their_default_options():
     panel = block_panel(12, 10, 1, 3, effect=1.0, seed=3)
     size = PanelSize(12, 10, 1, 3)
-    assert list(ESTIMATORS) == ["did", "sc", "difp", "mc", "sdid", "dwcp"]
+    assert list(ESTIMATORS) == ["did", "sc", "difp", "mc", "sdid", "dwcp", "dwcp_constant", "dwcp_adaptive"]
     for name, definition in ESTIMATORS.items():
         assert definition.name == name
         assert np.isfinite(att(panel, definition.fit(panel, definition.options(), None, 0)))
