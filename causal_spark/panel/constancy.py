@@ -18,7 +18,7 @@ from scipy.special import fdtrc
 
 from causal_spark.errors import GroupError, NotIdentifiedError, UnsupportedCovariatesError
 from causal_spark.panel.calibration_panels import CalibrationPanels, bootstrap_panels, join, placebo_panels
-from causal_spark.panel.constant_effect import TreatedPanels, constant_fits, contrasts, event_groups
+from causal_spark.panel.constant_effect import ConstantFits, TreatedPanels, constant_fits, contrasts, event_groups
 from causal_spark.panel.did import require_targets
 from causal_spark.panel.sdid import sdid
 from causal_spark.panel.summary import att
@@ -73,7 +73,7 @@ class Block:
         """(n_units, n_periods): standardised outcomes less the free effects at pilot penalties."""
         options = ConstancyOptions()
         groups = event_groups(self.treated)
-        effects = _fits(self.panels, groups[None], int(groups.max()) + 1, options)[1]
+        effects = _free(self.panels, groups[None], int(groups.max()) + 1, options).effects
         return np.where(groups >= 0, self.standard - effects[0][np.maximum(groups, 0)], self.standard)
 
     def counterfactual(self, fitted: Floats, effect: float) -> Floats:
@@ -114,7 +114,7 @@ class Assessment:
 
     estimates: (2 + k,), c, S and k contrasts s; covariance of their errors; slopes: (k,) change of c per unit of each
     contrast; constancy: the test; n: calibration panels; converged: whether all fits reached their tolerance; sdid: the
-    fit of S; rank: of the constant fit; fitted: its untreated outcomes (n_units, n_periods).
+    fit of S; rank: of the constant fit.
     """
 
     estimates: Floats
@@ -125,7 +125,6 @@ class Assessment:
     converged: bool
     sdid: Fit | None
     rank: int
-    fitted: Floats
 
 
 def growth(n_units: int) -> float:
@@ -133,31 +132,32 @@ def growth(n_units: int) -> float:
     return math.sqrt(max(n_units, 100) / 100.0)
 
 
-def _fits(
-    panels: TreatedPanels, groups: Ints, n_groups: int, options: ConstancyOptions
-) -> tuple[Floats, Floats, Floats, Ints, bool]:
-    """C (n,), free effects (n, n_groups), untreated outcomes of the constant fit, its ranks, whether all converged."""
+def _penalties(panels: TreatedPanels, options: ConstancyOptions) -> tuple[Floats, Floats, Floats]:
     ones = np.ones(panels.n)
     nn = options.lambda_nn * growth(panels.outcome.shape[1])
-    penalties = options.lambda_time * ones, 0.0 * ones, nn * ones
-    constant = constant_fits(panels, *penalties, tolerance=options.tolerance)
-    if n_groups == 1:
-        free = constant
-    else:
-        free = constant_fits(panels, *penalties, groups=groups, n_groups=n_groups, tolerance=options.tolerance)
-    converged = bool(constant.converged.all() and free.converged.all())
-    return constant.effects[:, 0], free.effects, constant.fitted, constant.rank, converged
+    return options.lambda_time * ones, 0.0 * ones, nn * ones
 
 
-def _calibration(
-    block: Block, untreated: Floats, options: ConstancyOptions, rng: np.random.Generator
+def _constant(panels: TreatedPanels, options: ConstancyOptions) -> ConstantFits:
+    return constant_fits(panels, *_penalties(panels, options), tolerance=options.tolerance)
+
+
+def _free(panels: TreatedPanels, groups: Ints, n_groups: int, options: ConstancyOptions) -> ConstantFits:
+    penalties = _penalties(panels, options)
+    return constant_fits(panels, *penalties, groups=groups, n_groups=n_groups, tolerance=options.tolerance)
+
+
+def calibration_panels(
+    block: Block, untreated: Floats, counts: tuple[int, int, int], rng: np.random.Generator
 ) -> CalibrationPanels | None:
-    """Panels like the block's without an effect, None where there are none."""
-    wanted = options.unit_placebos, options.time_placebos
-    placebos = placebo_panels(block.standard, block.observed, block.treated, *wanted, rng)
+    """Panels like the block's without an effect, None where there are none.
+
+    untreated: (n_units, n_periods), see `Block.untreated`; counts: unit placebos, time placebos and bootstraps at most.
+    """
+    placebos = placebo_panels(block.standard, block.observed, block.treated, *counts[:2], rng)
     parts = [] if placebos is None else [placebos]
-    if options.bootstraps:
-        parts.append(bootstrap_panels(untreated, block.observed, block.treated, options.bootstraps, rng))
+    if counts[2]:
+        parts.append(bootstrap_panels(untreated, block.observed, block.treated, counts[2], rng))
     return join(parts) if parts else None
 
 
@@ -185,43 +185,57 @@ def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: boo
     n_groups = int(groups.max()) + 1
     basis = contrasts(n_groups) if n_groups > 1 else np.zeros((0, 1))
     untreated = block.untreated()
-    calibration = _calibration(block, untreated, options, rng)
-    profiles = _profiles(block, untreated, basis, groups)
-    panels = TreatedPanels.concatenate([profiles, *([calibration.panels] if calibration else [])])
-    # By treatment, not by observed cells: a placebo unit may lack its first treated cell.
-    all_groups = np.where(panels.targets, event_groups(panels.treated), -1)
-    own = profiles.n
-    constant, free, fitted, rank, converged = _fits(panels.take(np.arange(own)), all_groups[:own], n_groups, options)
-    if calibration is not None:
-        rough = _fits(calibration.panels, all_groups[own:], n_groups, replace(options, tolerance=1e-3))
-        constant, free = np.concatenate([constant, rough[0]]), np.concatenate([free, rough[1]])
-        converged = converged and rough[4]
-    counts = np.stack([(all_groups == g).sum(axis=(1, 2)) for g in range(n_groups)], axis=1)
-    mean_free = (free * counts).sum(axis=1) / counts.sum(axis=1)
-    found = np.column_stack([constant, np.zeros(panels.n), free @ basis.T, mean_free])
+    counts = options.unit_placebos, options.time_placebos, options.bootstraps
+    calibration = calibration_panels(block, untreated, counts, rng)
+    profiles = _constant(_profiles(block, untreated, basis, groups), options)
+    found, converged = _summed(block.panels, profiles.effects[:1, 0], groups[None], basis, options)
+    converged = converged and bool(profiles.converged.all())
     fit = None
     if with_sdid:
         fit = sdid(block.panel)
-        found[:own, 1] = att(block.panel, fit) / block.scale
-    errors, inflation = found[own:], calibration.inflation if calibration else np.zeros(0)
-    if with_sdid and calibration is not None:
-        synthetic = np.array([_sdid_att(calibration.panels, k) for k in range(calibration.panels.n)])
-        errors[:, 1] = synthetic
-        errors, inflation = errors[np.isfinite(synthetic)], inflation[np.isfinite(synthetic)]
-    errors = errors * inflation[:, None]
-    covariance = _covariance(errors[:, :-1], options.shrink)
-    slopes = (constant[2:own] - constant[1:2]) / _PROFILE
+        found[:, 1] = att(block.panel, fit) / block.scale
+    errors = np.zeros((0, found.shape[1]))
+    if calibration is not None:
+        panels, rough = calibration.panels, replace(options, tolerance=1e-3)
+        # Grouped together with the panel: some of these may lack a period since treatment that it has.
+        together = event_groups(np.concatenate([block.treated[None], panels.treated]))[1:]
+        constant = _constant(panels, rough)
+        # By treatment, not by observed cells: a placebo unit may lack its first treated cell.
+        in_groups = np.where(panels.targets, together, -1)
+        errors, good = _summed(panels, constant.effects[:, 0], in_groups, basis, rough)
+        converged = converged and good and bool(constant.converged.all())
+        inflation = calibration.inflation
+        if with_sdid:
+            synthetic = np.array([_sdid_att(panels, k) for k in range(panels.n)])
+            errors[:, 1] = synthetic
+            errors, inflation = errors[np.isfinite(synthetic)], inflation[np.isfinite(synthetic)]
+        errors = errors * inflation[:, None]
     return Assessment(
         estimates=found[0, :-1],
-        covariance=covariance,
-        slopes=slopes,
+        covariance=_covariance(errors[:, :-1], options.shrink),
+        slopes=(profiles.effects[2:, 0] - profiles.effects[1:2, 0]) / _PROFILE,
         constancy=_test(found[0], errors, options.shrink),
         n=errors.shape[0],
         converged=converged,
         sdid=fit,
-        rank=int(rank[0]),
-        fitted=fitted[0],
+        rank=int(profiles.rank[0]),
     )
+
+
+def _summed(
+    panels: TreatedPanels, constant: Floats, groups: Ints, basis: Floats, options: ConstancyOptions
+) -> tuple[Floats, bool]:
+    """(n, 2 + k + 1): c, room for S, contrasts of the free effects, their mean; whether the free fits converged.
+
+    constant: (n,) c; groups: (n, n_units, n_periods), -1 where not treated; basis: (k, n_groups).
+    """
+    effects, converged = constant[:, None], True
+    if len(basis):
+        free = _free(panels, groups, basis.shape[1], options)
+        effects, converged = free.effects, bool(free.converged.all())
+    counts = np.stack([(groups == g).sum(axis=(1, 2)) for g in range(basis.shape[1])], axis=1)
+    mean = (effects * counts).sum(axis=1) / counts.sum(axis=1)
+    return np.column_stack([constant, np.zeros(panels.n), effects @ basis.T, mean]), converged
 
 
 def _covariance(errors: Floats, shrink: float) -> Floats:

@@ -17,14 +17,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.ridge_step import ProductWeights, decayed
 from causal_spark.panel.tuning import Triple
 from causal_spark.panel.types import Bools, Floats, Ints
 
 #: Periods since the start of treatment are joined to no more groups than this, each with its own free effect.
 MAX_GROUPS = 12
-# exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
-_LARGEST_DECAY = 325.0
 # Numbers of one array of a batch: a few hundred MB in all.
 _NUMBERS_AT_ONCE = 2_000_000
 
@@ -93,12 +91,12 @@ def block_weights(panels: TreatedPanels, lambda_time: Floats, lambda_unit: Float
     middle = targets.sum(axis=1) @ periods / targets.sum(axis=(1, 2))
     decay = np.abs(periods - middle[:, None])
     decay -= np.where(panels.period_on, decay, np.inf).min(axis=1, keepdims=True)
-    theta = np.exp(-np.minimum(lambda_time[:, None] * decay, _LARGEST_DECAY)) * panels.period_on
+    theta = decayed(lambda_time[:, None] * decay) * panels.period_on
     omega = panels.unit_on.astype(np.float64)
     apart = np.flatnonzero(lambda_unit > 0)
     if apart.size:
         distance = _distances(panels.take(apart))
-        omega[apart] *= np.exp(-np.minimum(lambda_unit[apart, None] * distance, _LARGEST_DECAY))
+        omega[apart] *= decayed(lambda_unit[apart, None] * distance)
     return ProductWeights(omega, theta, panels.observed[None])
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from causal_spark.panel.calibration_panels import bootstrap_panels, join, placebo_panels
-from causal_spark.panel.constancy import Block, ConstancyOptions, assess, read_block
+from causal_spark.panel.constancy import Block, ConstancyOptions, assess, calibration_panels, read_block
 from causal_spark.panel.constant_effect import constant_at, constant_fits
 from causal_spark.panel.tuning import (
     BlockSearch,
@@ -100,20 +99,10 @@ def tune(block: Block, options: DwcpConstantOptions, seed: int) -> tuple[Triple,
     `event_groups`, changes nothing; with up to 12 treated periods that is any effect common to the treated units.
     """
     rng = np.random.default_rng([seed, 1])
-    outcome, observed, treated = block.standard, block.observed, block.treated
-    parts = [
-        part
-        for part in (
-            placebo_panels(outcome, observed, treated, options.unit_placebos, options.time_placebos, rng),
-            bootstrap_panels(block.untreated(), observed, treated, options.bootstraps, rng)
-            if options.bootstraps
-            else None,
-        )
-        if part is not None
-    ]
-    if not parts:
+    counts = options.unit_placebos, options.time_placebos, options.bootstraps
+    everything = calibration_panels(block, block.untreated() if options.bootstraps else block.standard, counts, rng)
+    if everything is None:
         return (0.0, min(options.lambda_unit), math.inf), ()
-    everything = join(parts)
 
     def squares(triples: list[Triple], where: Ints) -> Floats:
         fits = constant_at(everything.panels.take(where), triples, tolerance=1e-3)

@@ -208,7 +208,7 @@ class _Batch:
         max_sweeps: int,
     ) -> None:
         n, n_rows, n_columns = (lambda_nn.size, *outcome.shape[1:])
-        self.product, self.covariates, self.lambda_nn = weights, covariates, lambda_nn
+        self.product, self.lambda_nn = weights, lambda_nn
         self.targets, self.tolerance, self.max_sweeps = targets, tolerance, max_sweeps
         self.weights = weights.cells()
         used = self.weights > 0

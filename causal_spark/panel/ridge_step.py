@@ -13,8 +13,15 @@ import numpy as np
 from causal_spark.panel.two_way import scaled_laplacian, unsolvable
 from causal_spark.panel.types import Bools, Floats, Ints
 
+# exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
+_LARGEST_DECAY = 325.0
 # Rows with used cells of their own are gathered so that their designs hold no more numbers than this at once.
 _NUMBERS_AT_ONCE = 2_000_000
+
+
+def decayed(decay: Floats) -> Floats:
+    """exp(-decay), of any shape, small enough to vanish but never zero, nor is the product of two."""
+    return np.asarray(np.exp(-np.minimum(decay, _LARGEST_DECAY)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,14 +8,12 @@ from functools import cached_property
 import numpy as np
 
 from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.ridge_step import ProductWeights, decayed
 from causal_spark.panel.soft_impute import SoftImpute
 from causal_spark.panel.tuning import Triple
 from causal_spark.panel.two_way import CovariateBasis, TwoWayOperator, two_way_fit
 from causal_spark.panel.types import Bools, Floats, Ints
 
-# exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
-_LARGEST_DECAY = 325.0
 # Cells x weights that are in memory at once, and the most problems.
 _NUMBERS_AT_ONCE = 2_000_000
 _CELLS_AT_ONCE = 400
@@ -124,8 +122,8 @@ class SingleCells:
         decay = time * np.abs(periods - columns[:, None])
         apart = unit * self._distances(rows, columns) if unit > 0 else np.zeros((rows.size, self.outcome.shape[0]))
         return ProductWeights(
-            np.exp(-np.minimum(apart, _LARGEST_DECAY)),
-            np.exp(-np.minimum(decay, _LARGEST_DECAY)),
+            decayed(apart),
+            decayed(decay),
             self.controls[None],
             (rows, columns) if left_out else None,
         )
@@ -155,10 +153,15 @@ class SingleCells:
     def _one_fit(self, rows: Ints, columns: Ints) -> tuple[Floats, Ints]:
         """L = 0 and equal weights: `_closed_form` with one fit for all periods."""
         fitted = two_way_fit(self.outcome, self.mask)[rows, columns]
+        predicted, again = self._left_out(rows, columns, fitted, _leverages(self.mask)[rows, columns])
+        return predicted, np.flatnonzero(again)
+
+    def _left_out(self, rows: Ints, columns: Ints, fitted: Floats, leverage: Floats) -> tuple[Floats, Bools]:
+        """Predictions (k,) of cells without themselves where they are control cells; which of them lose digits so."""
         own, observed = self.controls[rows, columns], self.outcome[rows, columns]
-        margin = np.where(own, 1.0 - _leverages(self.mask)[rows, columns], 1.0)
+        margin = np.where(own, 1.0 - leverage, 1.0)
         predicted = np.where(own, observed - (observed - fitted) / np.where(margin > 0, margin, 1.0), fitted)
-        return predicted, np.flatnonzero(margin < _CLOSED_FORM_MARGIN)
+        return predicted, margin < _CLOSED_FORM_MARGIN
 
     def _closed_form(self, rows: Ints, columns: Ints, time: float) -> tuple[Floats, Ints]:
         """L = 0 and equal unit weights: one fit per period serves all its cells, the left-out residual is e / (1 - h).
@@ -170,14 +173,9 @@ class SingleCells:
         again = np.zeros(rows.size, dtype=bool)
         for column in np.unique(columns):
             here = np.flatnonzero(columns == column)
-            theta = np.exp(-np.minimum(time * np.abs(periods - column), _LARGEST_DECAY))
+            theta = decayed(time * np.abs(periods - column))
             fitted, leverage = _fit_and_leverage(self.outcome, self.mask * theta, rows[here], int(column))
-            own = self.controls[rows[here], column]
-            margin = np.where(own, 1.0 - leverage, 1.0)
-            again[here] = margin < _CLOSED_FORM_MARGIN
-            observed = self.outcome[rows[here], column]
-            leave_one_out = observed - (observed - fitted) / np.where(margin > 0, margin, 1.0)
-            predicted[here] = np.where(own, leave_one_out, fitted)
+            predicted[here], again[here] = self._left_out(rows[here], columns[here], fitted, leverage)
         return predicted, np.flatnonzero(again)
 
     def _filled(self, rows: Ints, columns: Ints, triple: Triple) -> tuple[Floats, Ints]:

@@ -196,7 +196,7 @@ class TwoWayOperator:
     weights: (n, n_units, n_periods). Each component of the used cells is grounded at its heaviest period.
     """
 
-    __slots__ = ("inverse", "row_weight", "scale", "weights")
+    __slots__ = ("inverse", "row_weight", "weights")
 
     def __init__(self, weights: Floats) -> None:
         row_weight = weights.sum(axis=2)
@@ -213,13 +213,13 @@ class TwoWayOperator:
         inverse *= scale[:, None, :]
         if not np.isfinite(inverse).all():
             raise unsolvable()
-        self.inverse, self.scale = inverse, scale
+        self.inverse = inverse
 
     def take(self, kept: Ints) -> TwoWayOperator:
         """The operator of some of the problems."""
         other = object.__new__(TwoWayOperator)
         other.weights, other.inverse = self.weights[kept], self.inverse[kept]
-        other.row_weight, other.scale = self.row_weight[kept], self.scale[kept]
+        other.row_weight = self.row_weight[kept]
         return other
 
     def effects(self, weighted: Floats) -> tuple[Floats, Floats]:

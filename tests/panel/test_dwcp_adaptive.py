@@ -33,7 +33,7 @@ COVARIANCE = np.array(
 def assessment(estimates: Floats, covariance: Floats, slopes: Floats, n: int = 32) -> Assessment:
     """What `combine` reads; the rest is empty."""
     nothing = Constancy(None, None, None)
-    return Assessment(estimates, covariance, slopes, nothing, n, True, None, 0, np.zeros((0, 0)))
+    return Assessment(estimates, covariance, slopes, nothing, n, True, None, 0)
 
 
 def likelihood(y: Floats, covariance: Floats) -> tuple[float, float]:
