@@ -228,14 +228,18 @@ class _Batch:
         self.sweeps = np.zeros(n, dtype=np.intp)
 
     def _additive(self) -> Floats:
-        return np.asarray(
-            self.alpha[:, :, None] + self.beta[:, None, :] + _explained(self.coefficients, self.profile.covariates)
-        )
+        both = self.alpha[:, :, None] + self.beta[:, None, :]
+        if self.coefficients.shape[1]:
+            both = both + _explained(self.coefficients, self.profile.covariates)
+        return np.asarray(both)
 
     def solve(self) -> LowRankFits:
-        dual = 2.0 * self.weights * self.residual
-        singular = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual), 0.0))
-        above = (singular > self.lambda_nn[:, None]).sum(axis=1)
+        above = np.zeros(self.lambda_nn.size, dtype=np.intp)
+        finite = np.flatnonzero(np.isfinite(self.lambda_nn))
+        if finite.size:
+            dual = 2.0 * self.weights[finite] * self.residual[finite]
+            singular = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual), 0.0))
+            above[finite] = (singular > self.lambda_nn[finite, None]).sum(axis=1)
         todo = np.flatnonzero(above > 0)
         full = self.weights.shape[2]
         width = np.minimum(above + _SPARE_WIDTH, full)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from causal_spark.panel.two_way import scaled_laplacian, unsolvable
+from causal_spark.panel.two_way import row_groups, scaled_laplacian, unsolvable
 from causal_spark.panel.types import Bools, Floats, Ints
 
 # exp(-325) squared is 1e-282, which a float still holds, so no unit or period is ever lost to underflow.
@@ -333,10 +333,10 @@ def _gathered(used: Bools, n_stack: int) -> list[tuple[Ints, bool, Bools]]:
     single = np.arange(n_rows)
     found: list[tuple[Ints, bool, Bools]] = []
     if n == 1:
-        masks, member, count = np.unique(used[0], axis=0, return_inverse=True, return_counts=True)
-        member = member.reshape(-1)
+        member, first = row_groups(used[0])
+        count = np.bincount(member)
         for k in np.flatnonzero(count > 1):
-            found.append((np.flatnonzero(member == k), True, masks[k][None, None, :]))
+            found.append((np.flatnonzero(member == k), True, used[0, first[k]][None, None, :]))
         single = np.flatnonzero(count[member] == 1)
     step = max(1, _NUMBERS_AT_ONCE // (n_columns * n_columns * max(n_stack, 1)))
     found += [

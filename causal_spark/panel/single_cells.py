@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from causal_spark.panel.additive_cells import AdditiveCells
 from causal_spark.panel.low_rank import low_rank_fit
 from causal_spark.panel.ridge_step import ProductWeights, decayed
 from causal_spark.panel.soft_impute import SoftImpute
@@ -19,10 +20,8 @@ _NUMBERS_AT_ONCE = 2_000_000
 _CELLS_AT_ONCE = 400
 # Below this e / (1 - h) loses digits, and the cell is left out by solving again.
 _CLOSED_FORM_MARGIN = 1e-3
-# That much weight has to be left in the row and column of a hole once all holes are taken out, for ten digits.
-_FILLED_MARGIN = 1e-6
-# Up to so many cells that are no control cells a fit with L = 0 takes a system of their size.
-_MOST_HOLES = 40
+# Up to so many different masks of units a fit with L = 0 takes a system of their number.
+_MOST_MASKS = 40
 # Proximal steps are short, so to be as precise they have to become smaller than the sweeps of the factored solver.
 _SOFT_SHARE = 0.3
 
@@ -52,10 +51,11 @@ class SingleCells:
         if math.isinf(triple[2]) and self.covariates is None:
             if not any(triple[:2]):
                 predicted, remaining = self._one_fit(rows, columns)
-            elif np.count_nonzero(~self.controls) <= _MOST_HOLES:
-                predicted, remaining = self._filled(rows, columns, triple)
             elif triple[1] == 0.0:
                 predicted, remaining = self._closed_form(rows, columns, triple[0])
+            if remaining.size and self._additive.masks.shape[0] <= _MOST_MASKS:
+                predicted[remaining] = self._grouped(rows[remaining], columns[remaining], triple)
+                remaining = remaining[:0]
         own = self.controls[rows[remaining], columns[remaining]]
         if not any(triple[:2]) and math.isfinite(triple[2]) and self.covariates is None and own.any():
             return self._equal_weights(rows, columns, triple[2], tolerance)
@@ -131,24 +131,31 @@ class SingleCells:
     def _distances(self, rows: Ints, columns: Ints) -> Floats:
         """(k, n_units): d(j, i) with the target's own period left out."""
         each = np.arange(rows.size)
-        count, squares = self._pairs
+        count, squares = self._pairs(rows)
         at = self.outcome[:, columns].T
         both = (self.mask[:, columns] * self.mask[rows, columns]).T
-        count = count[rows] - both
+        count = count - both
         # What is left of a difference is rounding where units are alike in all other periods.
-        left = squares[rows] - both * (self.outcome[rows, columns][:, None] - at) ** 2
+        left = squares - both * (self.outcome[rows, columns][:, None] - at) ** 2
         distance = np.sqrt(np.maximum(left, 0.0) / np.maximum(count, 1.0))
         distance = np.where(count > 0, distance, distance.max(axis=1, keepdims=True))
         distance[each, rows] = 0.0
         return np.asarray(distance)
 
+    def _pairs(self, rows: Ints) -> tuple[Floats, Floats]:
+        """(k, n_units): periods in which units (k,) and all others are control cells, and squared differences there."""
+        count, squares, known = self._known_pairs
+        for i in np.unique(rows[~known[rows]]):
+            count[i] = self.mask @ self.mask[i]
+            squares[i] = ((self.outcome - self.outcome[i]) ** 2 * self.mask) @ self.mask[i]
+            known[i] = True
+        return count[rows], squares[rows]
+
     @cached_property
-    def _pairs(self) -> tuple[Floats, Floats]:
-        """(n_units, n_units): periods in which two units are control cells, and their squared differences there."""
-        squares = np.empty((self.outcome.shape[0],) * 2)
-        for i, (row, used) in enumerate(zip(self.outcome, self.mask, strict=True)):
-            squares[i] = ((self.outcome - row) ** 2 * self.mask) @ used
-        return self.mask @ self.mask.T, squares
+    def _known_pairs(self) -> tuple[Floats, Floats, Bools]:
+        """Room for `_pairs` of all units, which takes memory only where it is filled, and which of them are."""
+        n_units = self.outcome.shape[0]
+        return np.empty((n_units, n_units)), np.empty((n_units, n_units)), np.zeros(n_units, dtype=np.bool_)
 
     def _one_fit(self, rows: Ints, columns: Ints) -> tuple[Floats, Ints]:
         """L = 0 and equal weights: `_closed_form` with one fit for all periods."""
@@ -178,44 +185,18 @@ class SingleCells:
             predicted[here], again[here] = self._left_out(rows[here], columns[here], fitted, leverage)
         return predicted, np.flatnonzero(again)
 
-    def _filled(self, rows: Ints, columns: Ints, triple: Triple) -> tuple[Floats, Ints]:
-        """L = 0 and few cells that are no control cells: the fit of a complete panel, its holes their own predictions.
-
-        With weights omega theta on all cells the fitted value at (i, t) is the theta-mean of row i plus the omega-mean
-        of column t less the mean of all. Cells without weight, the target first, are unknowns that equal it.
-        Returns predictions (k,) and the positions of those to be solved otherwise, where that loses digits.
-        """
-        hole_rows, hole_columns = np.nonzero(~self.controls)
-        predicted, again = np.zeros(rows.size), []
-        step = max(1, _NUMBERS_AT_ONCE // (self.outcome.shape[0] + self.outcome.shape[1] + (hole_rows.size + 1) ** 2))
+    def _grouped(self, rows: Ints, columns: Ints, triple: Triple) -> Floats:
+        """L = 0 and few masks: no cell needs a fit of its own."""
+        predicted, step = np.zeros(rows.size), self._additive.batch
         for begin in range(0, rows.size, step):
             part = slice(begin, min(begin + step, rows.size))
-            own, n = self.controls[rows[part], columns[part]], rows[part].size
             weights = self.weights(rows[part], columns[part], triple, left_out=False)
-            omega = weights.unit / weights.unit.sum(axis=1, keepdims=True)
-            theta = weights.period / weights.period.sum(axis=1, keepdims=True)
-            at = np.column_stack([rows[part], np.tile(hole_rows, (n, 1))])
-            when = np.column_stack([columns[part], np.tile(hole_columns, (n, 1))])
-            each = np.arange(n)[:, None]
-            unit, period = omega[each, at], theta[each, when]
-            # Outcomes are 0 at cells that are no control cells, and the target's own has to go too.
-            across, down = theta @ self.outcome.T, omega @ self.outcome
-            right = across[each, at] + down[each, when] - np.einsum("kt,kt->k", theta, down)[:, None]
-            same_row, same_column = at[:, :, None] == at[:, None, :], when[:, :, None] == when[:, None, :]
-            # A target that is a hole already is there twice; its first copy takes no part.
-            counts = np.ones(at.shape)
-            counts[:, 0] = own
-            rows_left = 1.0 - (same_row @ (counts * period)[:, :, None])[:, :, 0]
-            columns_left = 1.0 - (same_column @ (counts * unit)[:, :, None])[:, :, 0]
-            safe = np.asarray((rows_left * columns_left > _FILLED_MARGIN).all(axis=1))
-            shares = same_row * period[:, None, :] + same_column * unit[:, None, :] - (unit * period)[:, None, :]
-            right -= shares[:, :, 0] * np.where(own, self.outcome[rows[part], columns[part]], 0.0)[:, None]
-            system = np.where(safe[:, None, None], -shares * counts[:, None, :], 0.0)
-            diagonal = np.arange(at.shape[1])
-            system[:, diagonal, diagonal] += 1.0
-            predicted[part] = np.linalg.solve(system, right[:, :, None])[:, 0, 0]
-            again.append(begin + np.flatnonzero(~safe))
-        return predicted, np.concatenate(again)
+            predicted[part] = self._additive.predict(rows[part], columns[part], weights)
+        return predicted
+
+    @cached_property
+    def _additive(self) -> AdditiveCells:
+        return AdditiveCells(self.outcome, self.controls)
 
     def identified_when_left_out(self) -> Bools:
         """(n_units, n_periods): control cells whose unit and period stay linked without them.
