@@ -24,13 +24,13 @@ from typing import Literal
 
 import numpy as np
 
-from causal_spark.panel.calibration_panels import placebo_panels
+from causal_spark.panel.block_tuning import MOST_TARGETS, PlaceboBlocks
 from causal_spark.panel.constancy import ConstancyOptions, assess, read_block
 from causal_spark.panel.did import require_identified, require_targets
+from causal_spark.panel.leave_one_out import LeaveOneOut
 from causal_spark.panel.single_cells import SingleCells
 from causal_spark.panel.stages import Arrays, StagedDefinition, run_in_process
 from causal_spark.panel.tuning import (
-    BlockSearch,
     Triple,
     check_grids,
     check_tolerances,
@@ -42,12 +42,9 @@ from causal_spark.panel.tuning import (
 from causal_spark.panel.two_way import covariate_basis, identified_cells
 from causal_spark.panel.types import Bools, Constancy, Fit, Floats, Ints, Panel, PanelSize, Penalties, TuningStep
 
-# Cells predicted before a triple is first compared with the best.
-_FIRST_CELLS = 100
-# Control cells of treated units that are predicted, and cells of one placebo block that tuning looks at.
-_MOST_PLACEBOS, _MOST_TARGETS = 1_000, 100
-# Cells times width of a fit, summed over the triples of one chunk of tuning.
-_NUMBERS_PER_CHUNK = 20_000_000
+# Control cells of treated units that are predicted: so many at most, and on long panels fewer, to this many numbers.
+_MOST_PLACEBOS, _PLACEBO_NUMBERS = 1_000, 40_000_000
+_FEWEST_PLACEBOS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +54,12 @@ class DwcpOptions:
     lambda_time: candidates for the decay per period, >= 0.
     lambda_unit: candidates for the decay per standard deviation of distance between units, >= 0.
     lambda_nn: candidates for the nuclear-norm penalty, >= `LAMBDA_NN_FLOOR`; infinity stands for no low-rank part.
-    tuning: ``loocv`` (the paper's: every control cell left out in turn) or ``block`` (the squared error of the ATT on
-        placebo blocks of the treated cells' shape, among untreated units and in earlier periods).
-    search: of ``loocv``: ``cyclic`` (the paper's: one penalty at a time, then coordinate descent) or ``grid`` (every
-        combination).
+    tuning: ``loocv`` (the paper's: every control cell left out in turn), ``race`` (the same on control cells drawn at
+        random, and on no more of them than it takes to see that a candidate is worse) or ``block`` (the squared error
+        of the ATT on placebo blocks of the treated cells' shape, among untreated units and in earlier periods).
+    search: of ``loocv`` and ``race``: ``cyclic`` (the paper's: one penalty at a time, then coordinate descent) or
+        ``grid`` (every combination).
+    race_cells: of ``race``: control cells drawn at most, >= 100.
     unit_placebos, time_placebos: of ``block``: placebos of each kind at most, >= 0, one of them positive.
     cv_tolerance, tolerance: precision of predictions, in standard deviations of the control cells, in tuning and at the
         treated cells.
@@ -69,8 +68,9 @@ class DwcpOptions:
     lambda_time: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
     lambda_unit: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     lambda_nn: tuple[float, ...] = (math.inf, 10.0, 3.0, 1.0, 0.3, 0.1)
-    tuning: Literal["loocv", "block"] = "loocv"
+    tuning: Literal["loocv", "race", "block"] = "loocv"
     search: Literal["cyclic", "grid"] = "cyclic"
+    race_cells: int = 300
     unit_placebos: int = 6
     time_placebos: int = 6
     cv_tolerance: float = 3e-4
@@ -79,8 +79,10 @@ class DwcpOptions:
     def __post_init__(self) -> None:
         check_grids(self.lambda_time, self.lambda_unit, self.lambda_nn)
         check_tolerances(cv_tolerance=self.cv_tolerance, tolerance=self.tolerance)
-        if self.tuning not in ("loocv", "block"):
-            raise ValueError(f"tuning must be loocv or block, not {self.tuning!r}.")
+        if self.tuning not in ("loocv", "race", "block"):
+            raise ValueError(f"tuning must be loocv, race or block, not {self.tuning!r}.")
+        if self.race_cells < 100:
+            raise ValueError(f"race_cells must be at least 100, not {self.race_cells}.")
         if self.search not in ("cyclic", "grid"):
             raise ValueError(f"search must be cyclic or grid, not {self.search!r}.")
         if min(self.unit_placebos, self.time_placebos) < 0 or self.unit_placebos + self.time_placebos == 0:
@@ -96,11 +98,12 @@ def dwcp(panel: Panel, options: DwcpOptions = _DEFAULTS, penalties: Penalties | 
     Any assignment pattern, missing cells and covariates; effects are assumed not to carry over. Penalties that are
     given but None mean no weighting (lambda_time, lambda_unit) and no low-rank part (lambda_nn).
     ``counterfactual`` holds the target cells' predictions and, at control cells of ever-treated units (the 1,000
-    nearest to their treatment), leave-one-out predictions at the chosen penalties; elsewhere, and where not identified,
-    NaN. With ``loocv`` the criterion is the mean squared leave-one-out error in squared standard deviations of the
-    control cells, and a candidate abandoned because its errors already exceeded the best's is listed with what it had;
-    for ``block`` see `BlockSearch`. ``seed`` draws placebos. ``rank`` is the largest over target cells. ``constancy``
-    tests that the effect does not change over time; not with covariates, nor where penalties are given.
+    nearest to their treatment, fewer on panels of more than 40,000 cells), leave-one-out predictions at the chosen
+    penalties; elsewhere, and where not identified, NaN. With ``loocv`` and ``race`` the criterion is the mean squared
+    leave-one-out error in squared standard deviations of the control cells, of all or of those drawn; a candidate that
+    is left before all of them were seen is listed with what it had, see `LeaveOneOut`; for ``block`` see `BlockSearch`.
+    ``seed`` draws placebos and the cells of a race. ``rank`` is the largest over target cells. ``constancy`` tests that
+    the effect does not change over time; not with covariates, nor where penalties are given.
     Raises NoTreatedCellsError, NotIdentifiedError, ConstantOutcomeError, and ValueError for given penalties out of
     range.
     """
@@ -133,7 +136,9 @@ class DwcpStages:
         self.given = None if penalties is None else given_triple(penalties)
         self.blocks = None
         if self.given is None and options.tuning == "block":
-            self.blocks = _Blocks.of(panel, self.outcome, options, seed)
+            grids = options.lambda_time, options.lambda_unit, options.lambda_nn
+            counts = options.unit_placebos, options.time_placebos
+            self.blocks = PlaceboBlocks.of(panel, self.outcome, grids, counts, seed)
             if self.blocks is None:
                 self.given = (0.0, min(options.lambda_unit), math.inf)
         elif self.given is None and not self.left_out.any():
@@ -165,7 +170,8 @@ class DwcpStages:
             assert asked is not None  # noqa: S101 - n_chunks would be 0
             triples, panel = self.blocks.chunks(*asked)[chunk]
             return self.blocks.squares(triples, panel, self.options.cv_tolerance)
-        score = _LeaveOneOut(self.cells, self.left_out, self.options.cv_tolerance)
+        n_cells = self.options.race_cells if self.options.tuning == "race" else None
+        score = LeaveOneOut(self.cells, self.left_out, self.options.cv_tolerance, n_cells, self.seed)
         grids = self.options.lambda_time, self.options.lambda_unit, self.options.lambda_nn
         triple, path = search(score, *grids, self.options.search)
         return {"triple": np.array(triple), "path": _path_array(path), "solved": np.array(score.converged)}
@@ -268,98 +274,20 @@ def _as_constancy(state: Arrays) -> Constancy | None:
     return Constancy(statistic, p_value, None)
 
 
+def _most_placebos(n_cells: int) -> int:
+    return max(_FEWEST_PLACEBOS, min(_MOST_PLACEBOS, _PLACEBO_NUMBERS // n_cells))
+
+
 def _nearest(cells: Bools, treated: Bools) -> tuple[Ints, Ints]:
-    """Positions of cells, no more than `_MOST_PLACEBOS`, those nearest in time to a treated cell of their unit."""
+    """Positions of cells, no more than `_most_placebos`, those nearest in time to a treated cell of their unit."""
     rows, columns = np.nonzero(cells)
-    if rows.size <= _MOST_PLACEBOS:
+    most = _most_placebos(cells.size)
+    if rows.size <= most:
         return rows, columns
     periods = np.arange(treated.shape[1])
     apart = np.array([np.abs(t - periods[treated[i]]).min() for i, t in zip(rows, columns, strict=True)])
-    kept = np.sort(np.argsort(apart, kind="stable")[:_MOST_PLACEBOS])
+    kept = np.sort(np.argsort(apart, kind="stable")[:most])
     return rows[kept], columns[kept]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Blocks:
-    """Placebo panels of block tuning. cells, targets: of each; inflation: (n,) by what errors are multiplied."""
-
-    search: BlockSearch
-    outcome: Floats
-    cells: list[SingleCells]
-    targets: list[tuple[Ints, Ints]]
-    inflation: Floats
-
-    @staticmethod
-    def of(panel: Panel, outcome: Floats, options: DwcpOptions, seed: int) -> _Blocks | None:
-        """Placebos of a panel, None where it has none."""
-        treated = panel.target_cells
-        wanted = options.unit_placebos, options.time_placebos
-        placebos = placebo_panels(outcome, panel.observed, treated, *wanted, np.random.default_rng([seed, 3]))
-        if placebos is None:
-            return None
-        cells, targets, kept = [], [], []
-        for k in range(placebos.panels.n):
-            one = placebos.panels.take(np.array([k]))
-            controls = one.cells[0] & ~one.treated[0] & ~treated
-            basis = None if panel.covariates is None else covariate_basis(controls, panel.covariates)
-            known = identified_cells(controls) & (True if basis is None else basis.identified)
-            rows, columns = np.nonzero(one.targets[0] & ~treated & known)
-            if rows.size:
-                some = np.unique(np.linspace(0, rows.size - 1, min(rows.size, _MOST_TARGETS)).round().astype(np.intp))
-                cells.append(SingleCells(outcome, controls, basis))
-                targets.append((rows[some], columns[some]))
-                kept.append(k)
-        if not kept:
-            return None
-        search_ = BlockSearch((True,) * len(kept), options.lambda_time, options.lambda_unit, options.lambda_nn)
-        return _Blocks(search_, outcome, cells, targets, placebos.inflation[kept])
-
-    def chunks(self, triples: list[Triple], panels: Ints) -> list[tuple[list[Triple], int]]:
-        """Triples and the panel of each chunk of a round: about a second of work on a large panel."""
-        step = max(1, _NUMBERS_PER_CHUNK // (self.outcome.size * max(1, min(self.outcome.shape) // 4)))
-        return [
-            (triples[begin : begin + step], int(panel)) for panel in panels for begin in range(0, len(triples), step)
-        ]
-
-    def squares(self, triples: list[Triple], panel: int, tolerance: float) -> Arrays:
-        """Squared errors of the mean over the placebo's cells, one per triple."""
-        rows, columns = self.targets[panel]
-        found, solved = np.zeros(len(triples)), True
-        for place, triple in enumerate(triples):
-            predicted, _, converged = self.cells[panel].predict(rows, columns, triple, tolerance)
-            error = float((self.outcome[rows, columns] - predicted).mean())
-            found[place], solved = (error * self.inflation[panel]) ** 2, solved and converged
-        return {"squares": found, "solved": np.array(solved)}
-
-
-class _LeaveOneOut:
-    """The criterion: mean squared error of predicting control cells left out in turn.
-
-    Cells with the largest errors under the best triple so far come first, in chunks that grow, so that a worse triple
-    is soon known to be worse. That saves work and changes no complete score.
-    """
-
-    def __init__(self, cells: SingleCells, scored: Bools, tolerance: float) -> None:
-        self.cells, (self.rows, self.columns) = cells, np.nonzero(scored)
-        self.tolerance, self.converged = tolerance, True
-        self.order, self.least = np.arange(self.rows.size), math.inf
-
-    def __call__(self, triple: Triple, bound: float) -> tuple[float, bool]:
-        squares = np.zeros(self.rows.size)
-        begin, step = 0, self.rows.size if math.isinf(triple[2]) else _FIRST_CELLS
-        while begin < self.rows.size:
-            part = self.order[begin : begin + step]
-            rows, columns = self.rows[part], self.columns[part]
-            predicted, _, good = self.cells.predict(rows, columns, triple, self.tolerance)
-            self.converged = self.converged and good
-            squares[part] = (self.cells.outcome[rows, columns] - predicted) ** 2
-            begin, step = begin + step, 2 * step
-            score = float(squares.sum()) / squares.size
-            if score > bound and begin < self.rows.size:
-                return score, False
-        if score < self.least:
-            self.order, self.least = np.argsort(-squares, kind="stable"), score
-        return score, True
 
 
 def dwcp_cost(size: PanelSize, options: DwcpOptions = _DEFAULTS, tune: bool = True) -> float:
@@ -373,34 +301,43 @@ def _round_seconds(size: PanelSize, options: DwcpOptions) -> tuple[float, ...]:
     finite = [value for value in options.lambda_nn if not math.isinf(value)]
     per_cell = low_rank if finite else additive
     n_periods = max(1, size.n_treated_cells // max(size.n_treated_units, 1))
-    last = (size.n_treated_cells + min(_MOST_PLACEBOS, size.n_treated_units * size.n_periods)) * per_cell
+    last = (size.n_treated_cells + _n_placebos(size)) * per_cell
     last += 60 * 13 * low_rank
     grids = (len(options.lambda_time), len(options.lambda_unit), len(finite))
     if options.tuning == "block":
         pairs = grids[0] * len(options.lambda_nn)
-        fits = min(n_periods if min(options.lambda_unit) == 0 else size.n_treated_cells, _MOST_TARGETS)
-        beside = min(size.n_treated_cells, _MOST_TARGETS) * (grids[1] - 1)
+        fits = min(n_periods if min(options.lambda_unit) == 0 else size.n_treated_cells, MOST_TARGETS)
+        beside = min(size.n_treated_cells, MOST_TARGETS) * (grids[1] - 1)
         panels = options.unit_placebos + options.time_placebos
         rounds = (pairs * 4 * fits, 8 * max(panels - 4, 0) * fits, beside * panels)
         return *(n * per_cell for n in rounds[: 3 if grids[1] > 1 else 2]), last
     weights = grids[0] + grids[1] if options.search == "cyclic" else grids[0] * grids[1]
     triples = sum(grids) if options.search == "cyclic" else grids[0] * grids[1] * grids[2]
     cells = size.n_units * size.n_periods
+    if options.tuning == "race":
+        cells = min(cells, options.race_cells)
     return cells * (weights * additive + (0.4 * triples * low_rank if finite else 0.0)), last
+
+
+def _n_placebos(size: PanelSize) -> int:
+    return min(_most_placebos(size.n_units * size.n_periods), size.n_treated_units * size.n_periods)
 
 
 def _fit_seconds(size: PanelSize) -> tuple[float, float]:
     """Seconds of the fit of a single cell, without and with a low-rank part."""
     short, long = sorted((size.n_units, size.n_periods))
     width = 3.0 + short / 4.0
-    additive = 3e-5 + 4e-10 * long * short**2 + 2e-9 * short**3 + 2e-8 * long * short
-    sweep = 5e-5 + 1.2e-9 * long * short * width + 1.5e-9 * (short**3 + min(long, 600) ** 3) / 3 + 6e-9 * width**3
+    # Without a low-rank part as on complete panels; where many units have gaps of their own it is more.
+    additive = 5e-6 + 1e-8 * long * short
+    # Beyond that length the effects of the longer side are not solved jointly.
+    joint = short**3 + (long**3 if long <= 600 else 0)
+    sweep = 5e-5 + 1.2e-9 * long * short * width + 5e-10 * joint + 6e-9 * width**3
     return additive, 1e-4 + 8 * sweep
 
 
 def _most_chunks(size: PanelSize, options: DwcpOptions) -> tuple[int, ...]:
     """Chunks of every round, one triple on one placebo panel or one cell each at most."""
-    last = 1 + size.n_treated_cells + min(_MOST_PLACEBOS, size.n_treated_units * size.n_periods)
+    last = 1 + size.n_treated_cells + _n_placebos(size)
     if options.tuning != "block":
         return 1, last
     panels = options.unit_placebos + options.time_placebos

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,9 +107,9 @@ def fold_of_cells(controls: Bools, n_folds: int, seed: int) -> Ints:
     return fold
 
 
-#: (triple, bound) -> (criterion, complete): work may stop once the criterion is known to exceed ``bound``; the number
-#: returned is then a lower bound above ``bound`` and ``complete`` is False.
-ScoreFunction = Callable[[Triple, float], tuple[float, bool]]
+#: (triple, rival) -> (criterion, complete): work may stop once the triple is known to be worse than its rival, one that
+#: has a complete criterion; the number returned is then above the rival's and ``complete`` is False.
+ScoreFunction = Callable[[Triple, Triple | None], tuple[float, bool]]
 
 
 class _Search:
@@ -119,11 +119,15 @@ class _Search:
         self.score = score
         self.seen: dict[Triple, tuple[float, bool]] = {}
 
-    def ask(self, triple: Triple, bound: float) -> float:
+    def ask(self, triple: Triple, rival: Triple | None) -> float:
         value, complete = self.seen.get(triple, (-np.inf, False))
-        if not complete and value <= bound:
-            value, complete = self.seen[triple] = self.score(triple, bound)
+        if not complete and (rival is None or value <= self.seen[rival][0]):
+            value, complete = self.seen[triple] = self.score(triple, rival)
         return value
+
+    def best_of(self, triples: Iterable[Triple]) -> Triple | None:
+        """The one with the smallest criterion, which is complete: an abandoned one is above that of its rival."""
+        return min(triples, key=lambda triple: self.seen[triple][0], default=None)
 
     def along(self, start: Triple, axis: int, grid: tuple[float, ...]) -> Triple:
         """The best triple on the line through ``start``; ``start`` itself is on it only if the grid says so.
@@ -134,18 +138,17 @@ class _Search:
         for value in grid:
             moved = (*start[:axis], value, *start[axis + 1 :])
             line.append((moved[0], moved[1], moved[2]))
-        found = dict.fromkeys(line, np.inf)
+        found: dict[Triple, float] = {}
         for triple in sorted(line, key=lambda triple: triple != start):
-            found[triple] = self.ask(triple, min(found.values()))
+            found[triple] = self.ask(triple, self.best_of(found))
         least = min(found.values())
         return next(triple for triple in line if found[triple] * _BETTER <= least)
 
     def everywhere(self, grids: tuple[tuple[float, ...], ...]) -> None:
-        least = np.inf
         for nn in grids[2]:
             for unit in grids[1]:
                 for time in grids[0]:
-                    least = min(least, self.ask((time, unit, nn), least))
+                    self.ask((time, unit, nn), self.best_of(self.seen))
 
     def cyclic(self, grids: tuple[tuple[float, ...], ...]) -> None:
         alone = [self.along((0.0, 0.0, np.inf), axis, grids[axis])[axis] for axis in (0, 1, 2)]

@@ -17,7 +17,7 @@ from causal_spark.panel.did import did
 from causal_spark.panel.dwcp import DwcpOptions, dwcp, dwcp_cost
 from causal_spark.panel.mc import McOptions, mc
 from causal_spark.panel.single_cells import SingleCells
-from causal_spark.panel.tuning import LAMBDA_NN_FLOOR, search, standardised
+from causal_spark.panel.tuning import LAMBDA_NN_FLOOR, Triple, search, standardised
 from causal_spark.panel.two_way import identified_cells, two_way_covariate_fit, two_way_fit
 from causal_spark.panel.types import Floats, Panel, PanelSize, Penalties
 from tests.panel import panels
@@ -136,15 +136,16 @@ def rescaled(panel: Panel, penalties: Penalties) -> Penalties:
 
 @pytest.mark.parametrize("method", ["cyclic", "grid"])
 def test_abandoning_candidates_does_not_change_the_winner(method: str) -> None:
-    def landscape(triple: tuple[float, float, float]) -> float:
+    def landscape(triple: Triple) -> float:
         time, unit, nn = triple
         return (time - 0.5) ** 2 + (unit - 2 * time) ** 2 + (0.0 if nn == 1.0 else 0.3) + 0.1 * time * unit
 
-    def whole(triple: tuple[float, float, float], bound: float) -> tuple[float, bool]:
+    def whole(triple: Triple, rival: Triple | None) -> tuple[float, bool]:
         return landscape(triple), True
 
-    def hasty(triple: tuple[float, float, float], bound: float) -> tuple[float, bool]:
+    def hasty(triple: Triple, rival: Triple | None) -> tuple[float, bool]:
         value = landscape(triple)
+        bound = math.inf if rival is None else landscape(rival)
         return (value, True) if value <= bound else (bound + 0.01 * (value - bound), False)
 
     grids = ((0.0, 0.25, 0.5, 1.0), (0.0, 0.5, 1.0, 2.0), (math.inf, 3.0, 1.0, 0.3))

@@ -176,10 +176,10 @@ def test_ties_keep_the_larger_penalty_and_errors_of_zero_are_no_harm() -> None:
 
 @pytest.mark.parametrize("method", ["cyclic", "grid"])
 def test_leave_one_out_search_chooses_from_the_lists_only(method: Literal["cyclic", "grid"]) -> None:
-    def score(triple: Triple, bound: float) -> tuple[float, bool]:
+    def score(triple: Triple, rival: Triple | None) -> tuple[float, bool]:
         return triple[0] + triple[1] + min(triple[2], 9.0), True
 
     # No weighting scores best, and the cyclic search looks at it, but it is not in the lists.
     chosen, path = search(score, (0.5, 0.25), (1.0, 2.0), (3.0, 1.0), method)
     assert chosen == (0.25, 1.0, 1.0)
-    assert (min(step.criterion for step in path) < score(chosen, math.inf)[0]) == (method == "cyclic")
+    assert (min(step.criterion for step in path) < score(chosen, None)[0]) == (method == "cyclic")
