@@ -14,6 +14,7 @@ from typing import Any
 
 from causal_spark.panel.constancy import ConstancyOptions, assess, growth, read_block
 from causal_spark.panel.constant_effect import constant_at
+from causal_spark.panel.dwcp import DwcpOptions, DwcpStages
 from causal_spark.panel.dwcp_adaptive import DwcpAdaptiveOptions, combine
 from causal_spark.panel.dwcp_constant import DwcpConstantOptions, tune
 from causal_spark.panel.summary import att
@@ -83,7 +84,20 @@ def _adaptive(panel: Panel, options: DwcpAdaptiveOptions, seed: int, shapes: Map
     return found
 
 
+def _dwcp(panel: Panel, options: DwcpOptions, seed: int, shapes: Mapping[str, Floats]) -> dict[str, Found]:
+    """One fit, as treated outcomes are not read, of the target cells alone; no test of constancy."""
+    stages = DwcpStages(panel, options, None, seed)
+    state: dict[str, Any] = {}
+    while (triple := stages.triple(state)) is None:
+        results = [stages.run(state, chunk) for chunk in range(stages.n_chunks(state))]
+        state = dict(stages.fold(state, results))
+    rows, columns = stages.targets
+    predicted, _, _ = stages.cells.predict(rows, columns, triple, options.tolerance)
+    outcome = (panel.outcome[rows, columns] - stages.centre) / stages.scale
+    return dict.fromkeys(shapes, Found(float((outcome - predicted).mean()) * stages.scale, *triple))
+
+
 #: Estimator to (panel, its options, seed, shapes) -> what it finds at every shape.
 SHORTCUTS: Mapping[str, Callable[[Panel, Any, int, Mapping[str, Floats]], dict[str, Found]]] = MappingProxyType(
-    {"dwcp_constant": _constant, "dwcp_adaptive": _adaptive}
+    {"dwcp": _dwcp, "dwcp_constant": _constant, "dwcp_adaptive": _adaptive}
 )

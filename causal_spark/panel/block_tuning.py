@@ -74,8 +74,16 @@ class PlaceboBlocks:
         """Squared errors of the mean over the placebo's cells, one per triple."""
         rows, columns = self.targets[panel]
         found, solved = np.zeros(len(triples)), True
-        for place, triple in enumerate(triples):
-            predicted, _, converged = self.cells[panel].predict(rows, columns, triple, tolerance)
-            error = float((self.outcome[rows, columns] - predicted).mean())
-            found[place], solved = (error * self.inflation[panel]) ** 2, solved and converged
+        # Without a low-rank part a larger lambda_nn changes nothing, so the small ones come first.
+        without_low_rank: dict[tuple[float, float], float] = {}
+        for place in sorted(range(len(triples)), key=lambda place: triples[place][2]):
+            triple = triples[place]
+            square = without_low_rank.get(triple[:2])
+            if square is None:
+                predicted, rank, converged = self.cells[panel].predict(rows, columns, triple, tolerance)
+                error = float((self.outcome[rows, columns] - predicted).mean())
+                square, solved = (error * self.inflation[panel]) ** 2, solved and converged
+                if rank == 0:
+                    without_low_rank[triple[:2]] = square
+            found[place] = square
         return {"squares": found, "solved": np.array(solved)}

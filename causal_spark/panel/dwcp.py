@@ -149,8 +149,9 @@ class DwcpStages:
         """Chunks of the next round."""
         if "predicted" in state:
             return 0
-        if "triple" in state or self.given is not None:
-            return 1 + len(self._cell_chunks(self._triple(state)))
+        triple = self.triple(state)
+        if triple is not None:
+            return 1 + len(self._cell_chunks(triple))
         if self.blocks is None:
             return 1
         asked = self.blocks.search.ask(_rounds(state))
@@ -158,8 +159,8 @@ class DwcpStages:
 
     def run(self, state: Arrays, chunk: int) -> Arrays:
         """Squared errors of triples on a placebo panel, the whole of leave-one-out tuning, or predictions of cells."""
-        if "triple" in state or self.given is not None:
-            triple = self._triple(state)
+        triple = self.triple(state)
+        if triple is not None:
             if chunk == 0:
                 return _as_arrays(self._constancy())
             (rows, columns), tolerance = self._cell_chunks(triple)[chunk - 1]
@@ -173,12 +174,12 @@ class DwcpStages:
         n_cells = self.options.race_cells if self.options.tuning == "race" else None
         score = LeaveOneOut(self.cells, self.left_out, self.options.cv_tolerance, n_cells, self.seed)
         grids = self.options.lambda_time, self.options.lambda_unit, self.options.lambda_nn
-        triple, path = search(score, *grids, self.options.search)
-        return {"triple": np.array(triple), "path": _path_array(path), "solved": np.array(score.converged)}
+        found, path = search(score, *grids, self.options.search)
+        return {"triple": np.array(found), "path": _path_array(path), "solved": np.array(score.converged)}
 
     def fold(self, state: Arrays, results: Sequence[Arrays]) -> Arrays:
         """The state after a round."""
-        if "triple" in state or self.given is not None:
+        if self.triple(state) is not None:
             found = results[1:]
             return {
                 **state,
@@ -209,7 +210,8 @@ class DwcpStages:
 
     def finish(self, state: Arrays) -> Fit:
         """The fit."""
-        triple = self._triple(state)
+        triple = self.triple(state)
+        assert triple is not None  # noqa: S101 - no rounds are left
         prediction = np.full(self.outcome.shape, np.nan)
         # Groups repeat cells, always with the same prediction.
         chunks = self._cell_chunks(triple)
@@ -228,8 +230,9 @@ class DwcpStages:
             constancy=_as_constancy(state),
         )
 
-    def _triple(self, state: Arrays) -> Triple:
-        if self.given is not None:
+    def triple(self, state: Arrays) -> Triple | None:
+        """The penalties, once they are known."""
+        if self.given is not None or "triple" not in state:
             return self.given
         time, unit, nn = state["triple"].tolist()
         return time, unit, nn
