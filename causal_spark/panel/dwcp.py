@@ -68,9 +68,9 @@ class DwcpOptions:
     lambda_time: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
     lambda_unit: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     lambda_nn: tuple[float, ...] = (math.inf, 10.0, 3.0, 1.0, 0.3, 0.1)
-    tuning: Literal["loocv", "race", "block"] = "loocv"
+    tuning: Literal["loocv", "race", "block"] = "race"
     search: Literal["cyclic", "grid"] = "cyclic"
-    race_cells: int = 300
+    race_cells: int = 200
     unit_placebos: int = 6
     time_placebos: int = 6
     cv_tolerance: float = 3e-4
