@@ -52,7 +52,7 @@ class Task:
         return f"tuning-{self.how}" if self.triple is None else f"score-{'/'.join(f'{p:g}' for p in self.triple)}"
 
 
-TASKS = {task.name: task for task in (*map(Task, TRIPLES), Task(None), Task(None, "block"))}
+TASKS = {task.name: task for task in (*map(Task, TRIPLES), *(Task(None, how) for how in ("loocv", "race", "block")))}
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ class Library(Protocol):
         """Leave every control cell out in turn."""
 
     def tune(self, how: str) -> Answer:
-        """Choose the penalties (``how``: loocv or block) and estimate the ATT."""
+        """Choose the penalties (``how``: loocv, race or block) and estimate the ATT."""
 
     def cell(self, cell: Cell, triple: Triple) -> CellFit:
         """One target cell's fit, by the code and to the tolerance that scoring uses."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--periods", type=int, default=500)
     parser.add_argument("--treated", type=int, default=200, help="units treated in the last fifth of the periods")
     parser.add_argument("--estimators", nargs="+", default=["did", "sdid"])
+    parser.add_argument("--options", type=json.loads, default={}, help='such as {"dwcp": {"tuning": "block"}}')
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS / "long_panel.csv")
     options = parser.parse_args()
@@ -34,11 +37,12 @@ def main() -> None:
         folder / f"input_{options.units}x{options.periods}", options.units, options.periods, options.treated
     )
     session = bare_session(options.cores)
-    run = run_job(folder, source, [], options.estimators, options.cores)
+    estimators = [{"name": name, **options.options.get(name, {})} for name in options.estimators]
+    run = run_job(folder, source, [], estimators, options.cores)
     row: dict[str, object] = {
         "units": options.units,
         "periods": options.periods,
-        "estimators": " ".join(options.estimators),
+        "estimators": " ".join(_text(name, options.options.get(name)) for name in options.estimators),
         "cores": options.cores,
         "input_mib": f"{sum(file.stat().st_size for file in source.iterdir()) / 2**20:.0f}",
         "array_mib": f"{8 * options.units * options.periods / 2**20:.0f}",
@@ -48,6 +52,10 @@ def main() -> None:
     }
     append_rows(options.results, [row | stamp])
     print("\n".join(f"{name:>20} {value}" for name, value in row.items()), flush=True)
+
+
+def _text(name: str, options: Mapping[str, object] | None) -> str:
+    return f"{name} {json.dumps(options)}" if options else name
 
 
 def write_panel(folder: Path, n_units: int, n_periods: int, n_treated: int) -> Path:

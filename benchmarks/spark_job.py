@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -73,7 +73,12 @@ class JobRun:
 
 
 def run_job(
-    folder: Path, source: Path, groups: list[str], estimators: list[str], cores: int, fresh: bool = True
+    folder: Path,
+    source: Path,
+    groups: list[str],
+    estimators: Sequence[str | Mapping[str, object]],
+    cores: int,
+    fresh: bool = True,
 ) -> JobRun:
     """Run the job on a Parquet input, without variances, into Delta tables that are new or, if not ``fresh``, there.
 

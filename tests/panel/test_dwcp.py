@@ -23,7 +23,7 @@ from causal_spark.panel.types import Floats, Panel, PanelSize, Penalties
 from tests.panel import panels
 from tests.panel.test_low_rank import oracle
 
-SMALL_GRID = DwcpOptions(lambda_time=(0.0, 0.5), lambda_unit=(0.0, 1.0), lambda_nn=(math.inf, 1.0))
+SMALL_GRID = DwcpOptions((0.0, 0.5), (0.0, 1.0), (math.inf, 1.0), tuning="loocv")
 
 
 def formula_weights(panel: Panel, i: int, t: int, penalties: Penalties) -> Floats:
