@@ -31,8 +31,6 @@ _BLOCK = 400_000
 # The duality gap is of first order in the error of the dual, that of a prediction far smaller.
 _GAP_PER_TOLERANCE = 10.0
 _PATIENCE = 20
-# A longer side's effects are not solved within a half step: that takes a system as wide as the side.
-_JOINT_ROWS = 600
 # A covariate is spanned by the effects when they leave less than this share of its sum of squares.
 _COLLINEAR = 1e-18
 # Singular values below this share of the largest do not count towards the rank of L.
@@ -286,6 +284,7 @@ class _Batch:
             self.profile.take(chosen),
             self.lambda_nn[chosen],
             targets,
+            width,
         )
         start = vectors * np.sqrt(singular + 1e-3)[:, None, :]
         state = np.concatenate([start, np.zeros((chosen.size, start.shape[1], 1))], axis=2)
@@ -358,13 +357,14 @@ class _Sweeper:
         profile: _Profile,
         lambda_nn: Floats,
         targets: Watched,
+        width: int,
     ) -> None:
         self.residual, self.profile, self.lambda_nn, self.targets = residual, profile, lambda_nn, targets
-        n, n_rows, n_columns = residual.shape
+        n = residual.shape[0]
         covariates = np.broadcast_to(profile.covariates, (n, *profile.covariates.shape[1:]))
         stack = np.concatenate([residual[:, None], covariates], axis=1)
-        self.rows = HalfStep(stack, weights, lambda_nn, joint=n_columns <= _JOINT_ROWS)
-        self.columns = HalfStep(np.swapaxes(stack, 2, 3), weights.transposed, lambda_nn, joint=n_rows <= _JOINT_ROWS)
+        self.rows = HalfStep(stack, weights, lambda_nn, width)
+        self.columns = HalfStep(np.swapaxes(stack, 2, 3), weights.transposed, lambda_nn, width)
 
     def take(self, kept: Ints) -> _Sweeper:
         other = object.__new__(_Sweeper)

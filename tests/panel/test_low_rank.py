@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from causal_spark.panel import low_rank
+from causal_spark.panel import ridge_step
 from causal_spark.panel.low_rank import LowRankFits, low_rank_fit
 from causal_spark.panel.ridge_step import ProductWeights
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells, two_way_fit
-from causal_spark.panel.types import Floats
+from causal_spark.panel.types import Floats, Ints
 from tests.panel import panels
 
 
@@ -162,22 +162,68 @@ def test_weights_over_many_orders_of_magnitude_give_finite_certified_predictions
     assert np.isfinite(fits.predictions()).all()
 
 
+def long_problem(n_units: int = 40, seed: int = 6) -> tuple[Floats, ProductWeights, tuple[Ints, Ints], Floats]:
+    """Three target cells of a long panel with a treated block: one in it, and two control cells left out."""
+    outcome = panels.untreated_outcomes(n_units, 8, seed=seed)
+    outcome /= outcome.std()
+    used = np.ones((1, n_units, 8), dtype=bool)
+    used[0, -5:, 6:] = False
+    rng = np.random.default_rng(seed)
+    cells = np.array([n_units - 1, 3, n_units - 2]), np.array([5, 7, 2])
+    weights = ProductWeights(
+        rng.random((3, n_units)) + 0.05, np.exp(-0.5 * np.abs(np.arange(8) - cells[1][:, None])), used, cells
+    )
+    return outcome, weights, cells, rng.normal(size=(1, n_units, 8))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("with_covariate", [False, True])
+@pytest.mark.parametrize("nn", [0.02, 0.3])
+def test_a_thin_system_gives_what_the_whole_one_gives(
+    weighted: bool, with_covariate: bool, nn: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome, weights, cells, x = long_problem(80)
+    if not weighted:
+        weights = replace(weights, unit=np.ones_like(weights.unit), period=np.ones_like(weights.period))
+    found, systems = {}, []
+    solve = ridge_step._solve_thin
+    monkeypatch.setattr(ridge_step, "_solve_thin", lambda *given: systems.append(1) or solve(*given))
+    for thin in (0.0, 1.0):
+        monkeypatch.setattr(ridge_step, "_THIN", thin)
+        systems.clear()
+        found[thin] = low_rank_fit(
+            outcome, weights, np.full(3, nn), covariates=x if with_covariate else None, targets=cells, tolerance=1e-9
+        )
+        assert bool(systems) == (thin > 0)
+    for fits in found.values():
+        assert fits.converged.all()
+    np.testing.assert_allclose(found[1.0].predictions_at(*cells), found[0.0].predictions_at(*cells), atol=1e-8)
+    np.testing.assert_allclose(found[1.0].coefficients, found[0.0].coefficients, atol=1e-8)
+    np.testing.assert_allclose(found[1.0].sweeps, found[0.0].sweeps, atol=2)
+
+
+def test_a_thin_system_is_not_used_where_it_would_lose_digits() -> None:
+    _, weights, _, _ = long_problem()
+    assert ridge_step._thin_is_safe(weights)
+    # Nearly all weight in a period that the target's unit lacks.
+    assert not ridge_step._thin_is_safe(replace(weights, period=weights.period**30))
+    # No unit has all periods.
+    used = weights.used.copy()
+    used[0, np.arange(40), np.arange(40) % 8] = False
+    assert not ridge_step._thin_is_safe(replace(weights, used=used))
+
+
 @pytest.mark.parametrize("limit", [10, 5])
 def test_a_large_panel_is_solved_without_a_system_as_wide_as_its_sides(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = panels.untreated_outcomes(30, 8, seed=6)
-    outcome /= outcome.std()
-    used = np.ones((1, 30, 8), dtype=bool)
-    used[0, 25:, 6:] = False
-    weights = ProductWeights(np.ones((1, 30)), np.exp(-0.5 * np.abs(np.arange(8) - 7))[None], used)
-    cell = (np.array([29]), np.array([7]))
-    x = np.random.default_rng(3).normal(size=(1, 30, 8))
-    joint = low_rank_fit(outcome, weights, np.array([0.3]), covariates=x, targets=cell, tolerance=1e-8)
-    monkeypatch.setattr(low_rank, "_JOINT_ROWS", limit)
-    apart = low_rank_fit(outcome, weights, np.array([0.3]), covariates=x, targets=cell, tolerance=1e-8)
+    outcome, weights, cells, x = long_problem(30)
+    joint = low_rank_fit(outcome, weights, np.full(3, 0.3), covariates=x, targets=cells, tolerance=1e-8)
+    monkeypatch.setattr(ridge_step, "_THIN", 0.0)
+    monkeypatch.setattr(ridge_step, "_JOINT_COLUMNS", limit)
+    apart = low_rank_fit(outcome, weights, np.full(3, 0.3), covariates=x, targets=cells, tolerance=1e-8)
     assert apart.converged.all()
-    assert apart.predictions_at(*cell)[0] == pytest.approx(joint.predictions_at(*cell)[0], abs=1e-6)
+    np.testing.assert_allclose(apart.predictions_at(*cells), joint.predictions_at(*cells), atol=1e-6)
     assert (apart.sweeps != joint.sweeps).any()
 
 
