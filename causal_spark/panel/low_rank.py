@@ -33,6 +33,8 @@ _GAP_PER_TOLERANCE = 10.0
 _PATIENCE = 20
 # A covariate is spanned by the effects when they leave less than this share of its sum of squares.
 _COLLINEAR = 1e-18
+# Directions of covariates in which they differ by less than this share of their squares are not told apart.
+_SHARED = 1e-12
 # Singular values below this share of the largest do not count towards the rank of L.
 _RANK_SHARE = 1e-3
 
@@ -170,8 +172,15 @@ class _Profile:
             self.covariates = covariates * varies[:, :, None, None]
         scale = np.where(varies, 1.0 / np.sqrt(np.where(varies, own, 1.0)), 0.0)
         gram = gram * scale[:, :, None] * scale[:, None, :]
-        gram[:, np.arange(k), np.arange(k)] += np.where(varies, 1e-13, 1.0)
-        self.inverse = np.linalg.inv(gram) * scale[:, :, None] * scale[:, None, :] if k else gram
+        if k:
+            values, vectors = np.linalg.eigh(gram)
+            # What covariates have in common beyond the effects is counted once.
+            apart = values > _SHARED
+            inverse = (vectors * np.where(apart, 1.0 / np.where(apart, values, 1.0), 0.0)[:, None, :]) @ np.swapaxes(
+                vectors, 1, 2
+            )
+            gram = inverse * scale[:, :, None] * scale[:, None, :]
+        self.inverse = gram
 
     def take(self, kept: Ints) -> _Profile:
         """The profile of some of the problems."""

@@ -205,12 +205,17 @@ def test_a_thin_system_gives_what_the_whole_one_gives(
 def test_a_thin_system_is_not_used_where_it_would_lose_digits() -> None:
     _, weights, _, _ = long_problem()
     assert ridge_step._thin_is_safe(weights)
-    # Nearly all weight in a period that the target's unit lacks.
-    assert not ridge_step._thin_is_safe(replace(weights, period=weights.period**30))
-    # No unit has all periods.
+    # Early and late periods are linked by light units only.
+    apart = weights.used.copy()
+    apart[0, 2:20, 4:] = apart[0, 20:, :4] = False
+    for light, safe in ((1e-3, True), (1e-8, False)):
+        unit = weights.unit.copy()
+        unit[:, :2] *= light
+        assert ridge_step._thin_is_safe(replace(weights, unit=unit, used=apart)) == safe
+    # No unit has all periods, but each period shares units with the heaviest.
     used = weights.used.copy()
     used[0, np.arange(40), np.arange(40) % 8] = False
-    assert not ridge_step._thin_is_safe(replace(weights, used=used))
+    assert ridge_step._thin_is_safe(replace(weights, used=used))
 
 
 @pytest.mark.parametrize("limit", [10, 5])
