@@ -174,7 +174,7 @@ PANEL_EFFECTS = TableSchema(
         _count("n_control_units", "Units never treated."),
         _count("n_pre_periods", "Periods before the first treated one."),
         _positive("pre_rmse", "Root mean squared gap of treated units before treatment."),
-        _text("tuning", "How penalties were chosen: none, analytic, cross_validation, loocv, block or fixed."),
+        _text("tuning", "How penalties were chosen: none, analytic, cross_validation, loocv, race, block or fixed."),
         _number("criterion", "Score of the chosen penalties; NULL without a search."),
         *_PENALTIES,
         Column(

@@ -24,7 +24,7 @@ from causal_spark.panel.sdid import sdid
 from causal_spark.panel.summary import att
 from causal_spark.panel.tuning import scale_of
 from causal_spark.panel.two_way import identified_cells
-from causal_spark.panel.types import Bools, Constancy, Fit, Floats, Ints, Panel
+from causal_spark.panel.types import Bools, Constancy, Counts, Fit, Floats, Panel
 
 # Size of the profile, in standard deviations, that is added to see how it moves the constant effect.
 _PROFILE = 0.05
@@ -142,7 +142,7 @@ def _constant(panels: TreatedPanels, options: ConstancyOptions) -> ConstantFits:
     return constant_fits(panels, *_penalties(panels, options), tolerance=options.tolerance)
 
 
-def _free(panels: TreatedPanels, groups: Ints, n_groups: int, options: ConstancyOptions) -> ConstantFits:
+def _free(panels: TreatedPanels, groups: Counts, n_groups: int, options: ConstancyOptions) -> ConstantFits:
     penalties = _penalties(panels, options)
     return constant_fits(panels, *penalties, groups=groups, n_groups=n_groups, tolerance=options.tolerance)
 
@@ -161,7 +161,7 @@ def calibration_panels(
     return join(parts) if parts else None
 
 
-def _profiles(block: Block, untreated: Floats, basis: Floats, groups: Ints) -> TreatedPanels:
+def _profiles(block: Block, untreated: Floats, basis: Floats, groups: Counts) -> TreatedPanels:
     """The panel; without its effects; and so with each contrast's profile added to the treated cells.
 
     How c moves is asked of the panel without effects: a large change of the effect is taken up by the low-rank part, so
@@ -201,7 +201,7 @@ def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: boo
         together = event_groups(np.concatenate([block.treated[None], panels.treated]))[1:]
         constant = _constant(panels, rough)
         # By treatment, not by observed cells: a placebo unit may lack its first treated cell.
-        in_groups = np.where(panels.targets, together, -1)
+        in_groups = np.where(panels.targets, together, np.int32(-1))
         errors, good = _summed(panels, constant.effects[:, 0], in_groups, basis, rough)
         converged = converged and good and bool(constant.converged.all())
         inflation = calibration.inflation
@@ -223,7 +223,7 @@ def assess(block: Block, options: ConstancyOptions, seed: int, *, with_sdid: boo
 
 
 def _summed(
-    panels: TreatedPanels, constant: Floats, groups: Ints, basis: Floats, options: ConstancyOptions
+    panels: TreatedPanels, constant: Floats, groups: Counts, basis: Floats, options: ConstancyOptions
 ) -> tuple[Floats, bool]:
     """(n, 2 + k + 1): c, room for S, contrasts of the free effects, their mean; whether the free fits converged.
 

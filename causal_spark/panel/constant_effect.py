@@ -19,7 +19,7 @@ import numpy as np
 from causal_spark.panel.low_rank import low_rank_fit
 from causal_spark.panel.ridge_step import ProductWeights, decayed
 from causal_spark.panel.tuning import Triple
-from causal_spark.panel.types import Bools, Floats, Ints
+from causal_spark.panel.types import Bools, Counts, Floats, Ints
 
 #: Periods since the start of treatment are joined to no more groups than this, each with its own free effect.
 MAX_GROUPS = 12
@@ -118,11 +118,11 @@ def _distances(panels: TreatedPanels) -> Floats:
 @dataclass(frozen=True, slots=True, eq=False)
 class ConstantFits:
     """effects: (n, k) tau, of all cells (k = 1) or by group; fitted: (n, n_units, n_periods) alpha + beta + L, the
-    untreated outcome; converged: (n,); rank: (n,).
+    untreated outcome, if asked for; converged: (n,); rank: (n,).
     """
 
     effects: Floats
-    fitted: Floats
+    fitted: Floats | None
     converged: Bools
     rank: Ints
 
@@ -132,9 +132,10 @@ def constant_fits(
     lambda_time: Floats,
     lambda_unit: Floats,
     lambda_nn: Floats,
-    groups: Ints | None = None,
+    groups: Counts | None = None,
     n_groups: int = 1,
     tolerance: float = 1e-4,
+    with_fitted: bool = False,
 ) -> ConstantFits:
     """Fit every panel with its own penalties, (n,) each, lambda_nn > 0 and perhaps infinite.
 
@@ -143,7 +144,8 @@ def constant_fits(
     deviations.
     """
     n, n_units, n_periods = panels.outcome.shape
-    effects, fitted = np.zeros((n, n_groups)), np.zeros((n, n_units, n_periods))
+    effects = np.zeros((n, n_groups))
+    fitted = np.zeros((n, n_units, n_periods)) if with_fitted else None
     converged, rank = np.zeros(n, dtype=bool), np.zeros(n, dtype=np.intp)
     for part in _chunks(n, n_units * n_periods * (2 + n_groups)):
         some = panels.take(part)
@@ -162,7 +164,8 @@ def constant_fits(
             tolerance=tolerance,
         )
         effects[part], converged[part], rank[part] = fits.coefficients, fits.converged, fits.rank
-        fitted[part] = replace(fits, covariates=None).predictions()
+        if fitted is not None:
+            fitted[part] = replace(fits, covariates=None).predictions()
     return ConstantFits(effects, fitted, converged, rank)
 
 
@@ -179,18 +182,20 @@ def constant_at(panels: TreatedPanels, triples: list[Triple], tolerance: float) 
     return constant_fits(panels.take(chosen), time, unit, nn, tolerance=tolerance)
 
 
-def event_groups(treated: Bools) -> Ints:
+def event_groups(treated: Bools) -> Counts:
     """(..., n_units, n_periods): group of the periods since a unit's first treated one, -1 where untreated.
 
     Numbers of periods since then are joined to at most `MAX_GROUPS` groups of neighbours, of about as many numbers.
     """
-    start = treated.argmax(axis=-1)
-    since = np.arange(treated.shape[-1]) - start[..., None]
+    n_periods = treated.shape[-1]
+    # Small numbers: there may be as many as in dozens of panels.
+    start = treated.argmax(axis=-1).astype(np.int32)
+    since = np.where(treated, np.arange(n_periods, dtype=np.int32) - start[..., None], np.int32(-1))
     found = np.unique(since[treated])
-    n_groups = min(found.size, MAX_GROUPS)
-    place = np.searchsorted(found, since)
-    group = (place * n_groups) // max(found.size, 1)
-    return np.where(treated, group, -1)
+    group = np.full(n_periods + 1, -1, dtype=np.int32)
+    # The last place is that of -1.
+    group[found] = (np.arange(found.size) * min(found.size, MAX_GROUPS)) // max(found.size, 1)
+    return np.asarray(group[since])
 
 
 def contrasts(n_groups: int) -> Floats:

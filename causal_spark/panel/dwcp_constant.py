@@ -79,7 +79,8 @@ def dwcp_constant(
     else:
         triple = given_triple(penalties)
     one = [np.array([value]) for value in triple]
-    fits = constant_fits(block.panels, one[0], one[1], one[2], tolerance=options.tolerance)
+    fits = constant_fits(block.panels, one[0], one[1], one[2], tolerance=options.tolerance, with_fitted=True)
+    assert fits.fitted is not None  # noqa: S101 - asked for
     return Fit(
         counterfactual=block.counterfactual(fits.fitted[0], float(fits.effects[0, 0])),
         penalties=Penalties(*triple),

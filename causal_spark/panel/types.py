@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.intp]
+#: Small numbers, many of them.
+Counts = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +148,7 @@ class Fit:
         (control units of a weight method, cells that are not identified). At treated cells it is the imputation; at
         untreated cells of treated units it is the method's fit (DWCP: leave-one-out prediction), which the event study
         shows as pre-period placebos.
-    tuning: how penalties came about (``none``, ``analytic``, ``cross_validation``, ``loocv``, ``block``,
+    tuning: how penalties came about (``none``, ``analytic``, ``cross_validation``, ``loocv``, ``race``, ``block``,
         ``fixed``).
     criterion: the chosen candidate's score, None without a search.
     path: every candidate tried, in order.
