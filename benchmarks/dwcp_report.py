@@ -21,7 +21,7 @@ over runs. Penalties (lambda_time / lambda_unit / lambda_nn) are on outcomes in 
 cells, the same problem for all. `>`: cut off there, a lower bound. *Italic*: not the optimum of the problem the library
 states, by more than {RIGHT:g} in the objective or {NEAR:g} standard deviations in a prediction (see below). Score:
 every control cell left out once, 1,197 and 1,920 fits. Tuning: each library's own search at its defaults, with the
-estimate; block tuning stands beside the only tuning the others have."""
+estimate; our race and block tuning stand beside the only tuning the others have."""
 
 _EVIDENCE = """## Is it the optimum?
 
@@ -43,7 +43,7 @@ def write_report(results: Path) -> str:
         ours = rows.get((panel, task, OURS))
         shown, ratios = [_seconds(ours)], []
         for peer in PEERS:
-            # Only we have block tuning; what others do instead is their only tuning.
+            # Only we have race and block tuning; what others do instead is their only tuning.
             theirs = rows.get((panel, "tuning-loocv" if task.startswith("tuning") else task, peer))
             shown.append(_seconds(theirs))
             ratios.append(_ratio(ours, theirs))

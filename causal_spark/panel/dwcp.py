@@ -303,16 +303,18 @@ def _round_seconds(size: PanelSize, options: DwcpOptions) -> tuple[float, ...]:
     additive, low_rank = _fit_seconds(size)
     finite = [value for value in options.lambda_nn if not math.isinf(value)]
     per_cell = low_rank if finite else additive
+    share = max(len(finite), 1) / len(options.lambda_nn)
     n_periods = max(1, size.n_treated_cells // max(size.n_treated_units, 1))
-    last = (size.n_treated_cells + _n_placebos(size)) * per_cell
-    last += 60 * 13 * low_rank
+    # Targets of a period share a fit where no unit counts for more than another.
+    n_targets = size.n_treated_cells if max(options.lambda_unit) > 0 else n_periods
+    last = (n_targets + _n_placebos(size)) * per_cell + 60 * 13 * low_rank
     grids = (len(options.lambda_time), len(options.lambda_unit), len(finite))
     if options.tuning == "block":
         pairs = grids[0] * len(options.lambda_nn)
         fits = min(n_periods if min(options.lambda_unit) == 0 else size.n_treated_cells, MOST_TARGETS)
         beside = min(size.n_treated_cells, MOST_TARGETS) * (grids[1] - 1)
         panels = options.unit_placebos + options.time_placebos
-        rounds = (pairs * 4 * fits, 8 * max(panels - 4, 0) * fits, beside * panels)
+        rounds = (share * pairs * 4 * fits, min(8, pairs) * max(panels - 4, 0) * fits, beside * panels)
         return *(n * per_cell for n in rounds[: 3 if grids[1] > 1 else 2]), last
     weights = grids[0] + grids[1] if options.search == "cyclic" else grids[0] * grids[1]
     triples = sum(grids) if options.search == "cyclic" else grids[0] * grids[1] * grids[2]
@@ -329,12 +331,10 @@ def _n_placebos(size: PanelSize) -> int:
 def _fit_seconds(size: PanelSize) -> tuple[float, float]:
     """Seconds of the fit of a single cell, without and with a low-rank part."""
     short, long = sorted((size.n_units, size.n_periods))
-    width = 3.0 + short / 4.0
+    width = 3.0 + short / 8.0
     # Without a low-rank part as on complete panels; where many units have gaps of their own it is more.
     additive = 5e-6 + 1e-8 * long * short
-    # Beyond that length the effects of the longer side are not solved jointly.
-    joint = short**3 + (long**3 if long <= 600 else 0)
-    sweep = 5e-5 + 1.2e-9 * long * short * width + 5e-10 * joint + 6e-9 * width**3
+    sweep = 1e-4 + 1.2e-9 * long * short * width + 5e-10 * short**3 + 6e-9 * width**3
     return additive, 1e-4 + 8 * sweep
 
 

@@ -31,6 +31,8 @@ _BLOCK = 400_000
 # The duality gap is of first order in the error of the dual, that of a prediction far smaller.
 _GAP_PER_TOLERANCE = 10.0
 _PATIENCE = 20
+# Sweeps that leave effects out of a half step move less than they err, so less movement is asked for.
+_APART = 0.1
 # A covariate is spanned by the effects when they leave less than this share of its sum of squares.
 _COLLINEAR = 1e-18
 # Directions of covariates in which they differ by less than this share of their squares are not told apart.
@@ -295,6 +297,7 @@ class _Batch:
             targets,
             width,
         )
+        tolerance = self.tolerance * (1.0 if sweeper.joint else _APART)
         start = vectors * np.sqrt(singular + 1e-3)[:, None, :]
         state = np.concatenate([start, np.zeros((chosen.size, start.shape[1], 1))], axis=2)
         coefficients = np.zeros((chosen.size, self.coefficients.shape[1]))
@@ -306,14 +309,14 @@ class _Batch:
             watched = sweeper.watched(found)
             moved = np.full(active.size, np.inf) if before is None else np.abs(watched - before).max(axis=1)
             before = watched
-            calm = np.where(moved <= self.tolerance, calm + 1, 0)
+            calm = np.where(moved <= tolerance, calm + 1, 0)
             finished = np.zeros(active.size, dtype=bool)
             check = np.flatnonzero((calm >= 2) & (calm % 2 == 0))
             if sweep == self.max_sweeps:
                 check = np.arange(active.size)
             if check.size:
                 gap = sweeper.take(check).gap(found.take(check))
-                certified = (gap <= _GAP_PER_TOLERANCE * self.tolerance) & (calm[check] >= 2)
+                certified = (gap <= _GAP_PER_TOLERANCE * tolerance) & (calm[check] >= 2)
                 # Calm for long without a certificate: the width is too small, more sweeps will not help.
                 leave = certified | ((calm[check] >= _PATIENCE) & narrow) | (sweep == self.max_sweeps)
                 self._store(active[check[leave]], found.take(check[leave]))
@@ -374,13 +377,14 @@ class _Sweeper:
         stack = np.concatenate([residual[:, None], covariates], axis=1)
         self.rows = HalfStep(stack, weights, lambda_nn, width)
         self.columns = HalfStep(np.swapaxes(stack, 2, 3), weights.transposed, lambda_nn, width)
+        self.joint = self.rows.common is not None and self.columns.common is not None
 
     def take(self, kept: Ints) -> _Sweeper:
         other = object.__new__(_Sweeper)
         other.residual, other.lambda_nn = self.residual[kept], self.lambda_nn[kept]
         other.targets = _taken(self.targets, kept)
         other.profile = self.profile.take(kept)
-        other.rows, other.columns = self.rows.take(kept), self.columns.take(kept)
+        other.rows, other.columns, other.joint = self.rows.take(kept), self.columns.take(kept), self.joint
         return other
 
     def sweep(self, state: Floats, coefficients: Floats) -> _Iterate:
