@@ -264,9 +264,7 @@ TUNING_PATH = TableSchema(
         _ESTIMATOR,
         Column("step", "INT", "Order in which candidates were scored, from 0.", True, "step >= 0"),
         *_PENALTIES,
-        _number(
-            "criterion", "Score of the candidate, smaller is better; a bound or estimate where abandoned."
-        ),
+        _number("criterion", "Score of the candidate, smaller is better; a bound or estimate where abandoned."),
     ),
 )
 
