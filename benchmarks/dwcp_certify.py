@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.cases import Floats
 from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.two_way import two_way_fit
 
 

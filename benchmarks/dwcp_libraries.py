@@ -93,7 +93,7 @@ class Ours:
         """The prediction of the cell is taken from the public function, the rest of the fit from the solver."""
         from causal_spark.panel.dwcp import DwcpOptions, dwcp
         from causal_spark.panel.low_rank import low_rank_fit
-        from causal_spark.panel.ridge_step import ProductWeights
+        from causal_spark.panel.product_weights import ProductWeights
         from causal_spark.panel.types import Penalties
 
         options = DwcpOptions()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.two_way import row_groups
 from causal_spark.panel.types import Bools, Floats, Ints
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights, decayed
+from causal_spark.panel.product_weights import ProductWeights, decayed
 from causal_spark.panel.tuning import Triple
 from causal_spark.panel.types import Bools, Counts, Floats, Ints
 

@@ -21,7 +21,8 @@ from typing import Literal
 import numpy as np
 
 from causal_spark.panel.anderson import Anderson
-from causal_spark.panel.ridge_step import HalfStep, ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
+from causal_spark.panel.ridge_step import HalfStep
 from causal_spark.panel.two_way import TwoWayOperator, unsolvable
 from causal_spark.panel.types import Bools, Floats, Ints
 

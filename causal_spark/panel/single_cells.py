@@ -9,7 +9,7 @@ import numpy as np
 
 from causal_spark.panel.additive_cells import AdditiveCells
 from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights, decayed
+from causal_spark.panel.product_weights import ProductWeights, decayed
 from causal_spark.panel.soft_impute import SoftImpute
 from causal_spark.panel.tuning import Triple
 from causal_spark.panel.two_way import CovariateBasis, TwoWayOperator, two_way_fit

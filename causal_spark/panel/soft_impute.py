@@ -28,7 +28,7 @@ import numpy as np
 
 from causal_spark.panel.anderson import Anderson
 from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells
 from causal_spark.panel.types import Bools, Floats, Ints
 

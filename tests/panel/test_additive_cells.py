@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from causal_spark.panel.additive_cells import AdditiveCells
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.two_way import identified_cells, row_groups
 from causal_spark.panel.types import Bools
 from tests.panel import panels

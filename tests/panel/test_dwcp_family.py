@@ -14,7 +14,7 @@ from causal_spark.panel.dwcp import DwcpOptions, dwcp
 from causal_spark.panel.dwcp_constant import dwcp_constant
 from causal_spark.panel.low_rank import low_rank_fit
 from causal_spark.panel.mc import McOptions, mc
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.sc import sc
 from causal_spark.panel.sdid import sdid
 from causal_spark.panel.summary import att

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from causal_spark.panel import ridge_step
 from causal_spark.panel.low_rank import LowRankFits, low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells, two_way_fit
 from causal_spark.panel.types import Floats, Ints
 from tests.panel import panels

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from causal_spark.panel import soft_impute
 from causal_spark.panel.low_rank import low_rank_fit
-from causal_spark.panel.ridge_step import ProductWeights
+from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.soft_impute import SoftImpute, SoftImputeFits
 from causal_spark.panel.tuning import standardised
 from causal_spark.panel.two_way import identified_cells, two_way_fit
