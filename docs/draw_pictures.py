@@ -52,7 +52,7 @@ def fit(table: pd.DataFrame, estimators: Sequence[str | dict[str, Any]]) -> Any:
 
 def draw_estimators(table: pd.DataFrame, path: Path) -> float:
     """California with and without Proposition 99 by six estimators; returns the lambda_unit that dwcp chose."""
-    result = fit(table, list(STYLES))
+    result = fit(table, [{"name": name, "tuning": "loocv"} if name == "dwcp" else name for name in STYLES])
     cells = result.cells[result.cells["unit"] == "California"].assign(year=lambda rows: rows["time"].astype(int))
     effects = result.effects.set_index("estimator")
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
@@ -123,6 +123,7 @@ def draw_criterion(table: pd.DataFrame, lambda_unit: float, path: Path) -> None:
                         "lambda_time": [time],
                         "lambda_unit": [lambda_unit],
                         "lambda_nn": [nuclear_norm],
+                        "tuning": "loocv",
                         "search": "grid",
                     }
                 ],
