@@ -11,8 +11,9 @@ with weights c_g. Taking theta-means over the periods of each group leaves one e
 
 in which C_s is the sum of c_h m_hs (a group's own a_gs have theta-mean zero, which is used before anything is summed).
 Its matrix is that of a random walk between groups, solved without a subtraction (Grassmann, Taksar, Heyman 1985), so
-weights may span any number of orders of magnitude. The unit of the target is a group of its own, since it lacks the
-target.
+weights may span many orders of magnitude. Where two light groups are linked to each other far more than to the rest,
+what should cancel between them is rounding that their weak link magnifies: each prediction comes with an estimate of
+its error. The unit of the target is a group of its own, since it lacks the target.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class AdditiveCells:
         n_groups = self.masks.shape[0] + 1
         return max(1, _NUMBERS_AT_ONCE // int(n_units + n_periods * n_groups + n_groups**2))
 
-    def predict(self, rows: Ints, columns: Ints, weights: ProductWeights) -> Floats:
-        """(n,): alpha_i + beta_t of the cells (rows, columns), each from its own weights and without itself.
+    def predict(self, rows: Ints, columns: Ints, weights: ProductWeights) -> tuple[Floats, Floats]:
+        """(n,): alpha_i + beta_t of the cells (rows, columns), each from its own weights and without itself, and about
+        how far rounding can have moved it.
 
         Only ``unit`` and ``period`` of the weights are read. Cells have to be identified without themselves.
         """
@@ -85,13 +87,20 @@ class AdditiveCells:
         apart = 1.0 - np.eye(n_groups)
         right = ((share @ np.swapaxes(present * deviation, 1, 2)) * apart).sum(axis=2)
         right -= (share * deviation * (apart @ present)).sum(axis=2)
+        size = np.abs(deviation)
+        summed = ((share @ np.swapaxes(present * size, 1, 2)) * apart).sum(axis=2)
+        summed += (share * size * (apart @ present)).sum(axis=2)
         # The lightest group first: within the heavy ones flows cancel, up to rounding that would swamp a light one.
         order = np.argsort(weight * total, axis=1, kind="stable")
         walk = np.take_along_axis(np.take_along_axis(walk, order[:, :, None], axis=1), order[:, None, :], axis=2)
-        means = np.empty_like(right)
-        np.put_along_axis(means, order, _grounded_walk(walk, np.take_along_axis(right, order, axis=1)), axis=1)
-        period_effect = (present[each, :, columns] * (deviation[each, :, columns] + means)).sum(axis=1)
-        return np.asarray(level - means[:, -1] + period_effect)
+        means, errors = np.empty_like(right), np.empty_like(right)
+        found = _grounded_walk(walk, *(np.take_along_axis(each, order, axis=1) for each in (right, summed)))
+        for values, sorted_values in zip((means, errors), found, strict=True):
+            np.put_along_axis(values, order, sorted_values, axis=1)
+        at = present[each, :, columns]
+        period_effect = (at * (deviation[each, :, columns] + means)).sum(axis=1)
+        error = errors[:, -1] + (at * errors).sum(axis=1)
+        return np.asarray(level - means[:, -1] + period_effect), np.asarray(error)
 
 
 def _restore_largest(deviation: Floats, share: Floats) -> None:
@@ -106,13 +115,13 @@ def _restore_largest(deviation: Floats, share: Floats) -> None:
     np.put_along_axis(deviation, where, -others / np.where(largest > 0, largest, 1.0), axis=2)
 
 
-def _grounded_walk(walk: Floats, right: Floats) -> Floats:
-    """The mu (n, k) with mu = walk mu + right in every row but the last, and 0 in the last.
+def _grounded_walk(walk: Floats, right: Floats, summed: Floats) -> tuple[Floats, Floats]:
+    """The mu (n, k) with mu = walk mu + right in every row but the last, 0 in the last; about their rounding errors.
 
-    walk: (n, k, k) >= 0, rows with sum 1, not read on the diagonal; right: (n, k); both are overwritten. Rows that no
-    chain links to the last get a solution of their own.
+    walk: (n, k, k) >= 0, rows with sum 1, not read on the diagonal; right: (n, k); summed: (n, k), absolute values of
+    what ``right`` is the sum of. All are overwritten. Rows that no chain links to the last get a solution of their own.
     """
-    mu = right
+    mu, error = right, summed
     k = walk.shape[1]
     leaving = np.ones((walk.shape[0], k))
     for state in range(k - 1):
@@ -122,8 +131,11 @@ def _grounded_walk(walk: Floats, right: Floats) -> Floats:
         factor = walk[:, state + 1 :, state] / leaving[:, state, None]
         walk[:, state + 1 :, state + 1 :] += factor[:, :, None] * walk[:, state, None, state + 1 :]
         mu[:, state + 1 :] += factor * mu[:, state, None]
-    mu[:, -1] = 0.0
+        error[:, state + 1 :] += factor * error[:, state, None]
+    error *= np.finfo(float).eps
+    mu[:, -1] = error[:, -1] = 0.0
     for state in range(k - 2, -1, -1):
-        onward = (walk[:, state, state + 1 :] * mu[:, state + 1 :]).sum(axis=1)
-        mu[:, state] = (mu[:, state] + onward) / leaving[:, state]
-    return mu
+        onward = walk[:, state, None, state + 1 :] @ np.stack([mu, error], axis=2)[:, state + 1 :]
+        mu[:, state] = (mu[:, state] + onward[:, 0, 0]) / leaving[:, state]
+        error[:, state] = (error[:, state] + onward[:, 0, 1]) / leaving[:, state]
+    return mu, error

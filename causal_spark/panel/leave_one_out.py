@@ -18,6 +18,8 @@ from causal_spark.panel.types import Bools, Floats, Ints
 _FIRST_CELLS = 50
 # Standard errors by which a triple has to be behind its rival to be out of the race.
 _BEHIND = 2.0
+# Scores closer than this share are a tie.
+_TIE = 1e-9
 
 
 class LeaveOneOut:
@@ -91,4 +93,4 @@ class LeaveOneOut:
         behind = float(difference.mean())
         # Cells are drawn without replacement from the control cells.
         error = float(difference.std()) * math.sqrt(max(1.0 / seen.size - 1.0 / self.n_all, 0.0))
-        return least + behind if behind > _BEHIND * error and behind > 0 else None
+        return least + behind if behind > max(_BEHIND * error, _TIE * least) else None

@@ -220,7 +220,7 @@ def _spanned(reduced: list[_Reduced], scale: Floats) -> Floats:
             total = rows.counted.sum(axis=1)
             found.append(root * np.sqrt(rows.share * total[:, None])[:, :, None])
             if part.rotation is None:
-                spread = part.basis @ np.linalg.cholesky(part.ridge * total[:, None, None])
+                spread = part.basis @ _root(part.ridge * total[:, None, None])
             else:
                 spread = part.basis * np.sqrt((rows.counted[:, :, None] * part.ridge).sum(axis=1))[:, None, :]
             found.append(root * spread)
@@ -228,9 +228,15 @@ def _spanned(reduced: list[_Reduced], scale: Floats) -> Floats:
             root = rows.root * scale[:, None, :]
             weight = np.sqrt(rows.counted)[:, :, None]
             found.append(np.swapaxes(root * np.sqrt(rows.share) * weight, 1, 2))
-            spread = root[:, :, :, None] * (part.basis @ np.linalg.cholesky(part.ridge)) * weight[:, :, :, None]
+            spread = root[:, :, :, None] * (part.basis @ _root(part.ridge)) * weight[:, :, :, None]
             found.append(np.swapaxes(spread, 1, 2).reshape(n, n_columns, -1))
     return np.concatenate(found, axis=2)
+
+
+def _root(matrix: Floats) -> Floats:
+    """R with R R' = matrix, (..., k, k) and positive semidefinite: zero where a row has no weight."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
 
 
 def _solve_thin(spanned: Floats, cross: Floats, right: Floats, own: Floats, unit: Floats) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ from causal_spark.panel.low_rank import low_rank_fit
 from causal_spark.panel.product_weights import ProductWeights, decayed
 from causal_spark.panel.soft_impute import SoftImpute
 from causal_spark.panel.tuning import Triple
-from causal_spark.panel.two_way import CovariateBasis, TwoWayOperator, two_way_fit
+from causal_spark.panel.two_way import CovariateBasis, TwoWayOperator, row_groups, two_way_fit
 from causal_spark.panel.types import Bools, Floats, Ints
 
 # Cells x weights that are in memory at once, and the most problems.
@@ -22,6 +22,8 @@ _CELLS_AT_ONCE = 400
 _CLOSED_FORM_MARGIN = 1e-3
 # Up to so many different masks of units a fit with L = 0 takes a system of their number.
 _MOST_MASKS = 40
+# Standard deviations by which rounding may have moved a prediction in closed form.
+_ROUNDING = 1e-8
 # Proximal steps are short, so to be as precise they have to become smaller than the sweeps of the factored solver.
 _SOFT_SHARE = 0.3
 
@@ -47,19 +49,20 @@ class SingleCells:
         predicted = np.zeros(rows.size)
         if not rows.size:
             return predicted, 0, True
-        remaining = np.arange(rows.size)
+        remaining, resolved = np.arange(rows.size), True
         if math.isinf(triple[2]) and self.covariates is None:
             if not any(triple[:2]):
                 predicted, remaining = self._one_fit(rows, columns)
             elif triple[1] == 0.0:
                 predicted, remaining = self._closed_form(rows, columns, triple[0])
-            if remaining.size and self._additive.masks.shape[0] <= _MOST_MASKS:
-                predicted[remaining] = self._grouped(rows[remaining], columns[remaining], triple)
-                remaining = remaining[:0]
+            if remaining.size and self._few_masks:
+                predicted[remaining], safe = self._grouped(rows[remaining], columns[remaining], triple)
+                remaining, resolved = remaining[~safe], bool(safe.all())
         own = self.controls[rows[remaining], columns[remaining]]
         if not any(triple[:2]) and math.isfinite(triple[2]) and self.covariates is None and own.any():
             return self._equal_weights(rows, columns, triple[2], tolerance)
-        rank, converged = 0, True
+        # What rounding spoils in closed form the solver does not resolve for certain either.
+        rank, converged = 0, resolved
         for part, left_out in ((remaining[own], True), (remaining[~own], False)):
             found = self._solved(rows[part], columns[part], triple, tolerance, left_out)
             predicted[part], rank, converged = found[0], max(rank, found[1]), converged and found[2]
@@ -185,14 +188,18 @@ class SingleCells:
             predicted[here], again[here] = self._left_out(rows[here], columns[here], fitted, leverage)
         return predicted, np.flatnonzero(again)
 
-    def _grouped(self, rows: Ints, columns: Ints, triple: Triple) -> Floats:
-        """L = 0 and few masks: no cell needs a fit of its own."""
-        predicted, step = np.zeros(rows.size), self._additive.batch
+    def _grouped(self, rows: Ints, columns: Ints, triple: Triple) -> tuple[Floats, Bools]:
+        """L = 0 and few masks: no cell needs a fit of its own. Predictions (k,), and which keep their digits."""
+        predicted, error, step = np.zeros(rows.size), np.zeros(rows.size), self._additive.batch
         for begin in range(0, rows.size, step):
             part = slice(begin, min(begin + step, rows.size))
             weights = self.weights(rows[part], columns[part], triple, left_out=False)
-            predicted[part] = self._additive.predict(rows[part], columns[part], weights)
-        return predicted
+            predicted[part], error[part] = self._additive.predict(rows[part], columns[part], weights)
+        return predicted, np.asarray(error <= _ROUNDING)
+
+    @cached_property
+    def _few_masks(self) -> bool:
+        return row_groups(self.controls)[1].size <= _MOST_MASKS
 
     @cached_property
     def _additive(self) -> AdditiveCells:

@@ -31,10 +31,17 @@ def check_grids(lambda_time: Sequence[float], lambda_unit: Sequence[float], lamb
     for name, grid in (("lambda_time", lambda_time), ("lambda_unit", lambda_unit)):
         if not grid or not all(0 <= value < math.inf for value in grid):
             raise ValueError(f"{name} must be a tuple of finite numbers that are not negative.")
+        _check_distinct(name, grid)
     if not lambda_nn or not all(value >= LAMBDA_NN_FLOOR for value in lambda_nn):
         raise ValueError(
             f"lambda_nn must be a tuple of numbers >= {LAMBDA_NN_FLOOR}: at 0 the controls are fitted perfectly."
         )
+    _check_distinct("lambda_nn", lambda_nn)
+
+
+def _check_distinct(name: str, grid: Sequence[float]) -> None:
+    if len(set(grid)) < len(grid):
+        raise ValueError(f"{name} holds a number twice: leave one of them out.")
 
 
 def check_tolerances(**tolerances: float) -> None:

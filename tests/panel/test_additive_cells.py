@@ -49,7 +49,8 @@ def test_predictions_are_those_of_exact_arithmetic(used: Bools, unit: float, per
     )
     each = np.arange(len(cells))
     omega[each, rows] = theta[each, columns] = 1.0
-    found = AdditiveCells(outcome, used).predict(rows, columns, ProductWeights(omega, theta, used[None]))
+    found, error = AdditiveCells(outcome, used).predict(rows, columns, ProductWeights(omega, theta, used[None]))
+    assert (error < 1e-10).all()
     for k, (i, t) in enumerate(cells):
         weights = np.where(used, omega[k][:, None] * theta[k], 0.0)
         weights[i, t] = 0.0
@@ -73,12 +74,12 @@ def test_the_order_of_units_and_the_batch_change_rounding_only() -> None:
     rows, columns = np.nonzero(used)
     rng = np.random.default_rng(1)
     omega, theta = rng.random((rows.size, 9)) + 0.1, rng.random((rows.size, 8)) + 0.1
-    whole = AdditiveCells(outcome, used).predict(rows, columns, ProductWeights(omega, theta, used[None]))
+    whole, _ = AdditiveCells(outcome, used).predict(rows, columns, ProductWeights(omega, theta, used[None]))
     order = rng.permutation(9)
     place = np.argsort(order)
     moved = AdditiveCells(outcome[order], used[order])
     some = slice(5, 17)
-    again = moved.predict(
+    again, _ = moved.predict(
         place[rows[some]], columns[some], ProductWeights(omega[some][:, order], theta[some], used[order][None])
     )
     np.testing.assert_allclose(again, whole[some], atol=1e-12)

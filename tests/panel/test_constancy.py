@@ -118,3 +118,16 @@ def test_covariates_are_declined() -> None:
     panel = panels.block_panel(12, 14, 2, 4, seed=38)
     with pytest.raises(UnsupportedCovariatesError):
         read_block(replace(panel, covariates=panel.outcome[:, :, None]))
+
+
+def test_cells_missing_where_a_calibration_panel_has_no_periods_or_units_do_no_harm() -> None:
+    # Their rows and columns have cells of their own and no weight; long enough for a thin system.
+    rng = np.random.default_rng(0)
+    outcome = rng.normal(size=(60, 1)) * rng.normal(size=(1, 20)) + 0.5 * rng.normal(size=(60, 20))
+    treated = np.zeros((60, 20), dtype=bool)
+    treated[50:, 16:] = True
+    outcome[3, 17] = outcome[55, 5] = np.nan
+    found = assess(read_block(panels.panel_of(outcome, treated)), ConstancyOptions(), 0)
+    assert found.converged
+    assert found.constancy.p_value is not None
+    assert found.constancy.p_value > 0.01

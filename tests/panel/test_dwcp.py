@@ -540,3 +540,21 @@ def test_at_its_floor_the_penalty_still_has_a_certified_solution(penalties: tupl
     assert converged
     assert rank > 20
     assert (np.abs(predicted) < 4.0).all()
+
+
+@pytest.mark.parametrize("gap", [6, 25])
+def test_what_rounding_spoils_is_not_called_converged(gap: int) -> None:
+    # All controls miss the periods before treatment, so the treated units hang on the others by exp(-2 gap).
+    n_periods = gap + 20
+    outcome = panels.untreated_outcomes(10, n_periods, seed=4)
+    treated = np.zeros(outcome.shape, dtype=bool)
+    treated[:4, -8:] = True
+    outcome[4:, -8 - gap : -8] = np.nan
+    panel = panels.panel_of(outcome, treated)
+    penalties = Penalties(2.0, 0.5, math.inf)
+    fit = dwcp(panel, penalties=penalties)
+    assert fit.converged == (gap == 6)
+    i, t = 0, n_periods - 3
+    if gap == 6:
+        exact = exact_two_way(panel.outcome, formula_weights(panel, i, t, penalties), i, t)
+        assert fit.counterfactual[i, t] == pytest.approx(exact, abs=1e-7)
