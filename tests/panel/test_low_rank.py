@@ -199,7 +199,8 @@ def test_a_thin_system_gives_what_the_whole_one_gives(
         assert fits.converged.all()
     np.testing.assert_allclose(found[1.0].predictions_at(*cells), found[0.0].predictions_at(*cells), atol=1e-8)
     np.testing.assert_allclose(found[1.0].coefficients, found[0.0].coefficients, atol=1e-8)
-    np.testing.assert_allclose(found[1.0].sweeps, found[0.0].sweeps, atol=2)
+    # As many sweeps but for what rounding does to the acceleration.
+    np.testing.assert_allclose(found[1.0].sweeps, found[0.0].sweeps, rtol=0.25)
 
 
 def test_a_thin_system_is_not_used_where_it_would_lose_digits() -> None:
