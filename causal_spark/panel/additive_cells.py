@@ -83,13 +83,9 @@ class AdditiveCells:
         present = weight[:, :, None] * mask
         present /= np.maximum(present.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         walk = share @ np.swapaxes(present, 1, 2)
-        # Only other groups count, and their shares are added up: 1 less the group's own may be rounding.
-        apart = 1.0 - np.eye(n_groups)
-        right = ((share @ np.swapaxes(present * deviation, 1, 2)) * apart).sum(axis=2)
-        right -= (share * deviation * (apart @ present)).sum(axis=2)
-        size = np.abs(deviation)
-        summed = ((share @ np.swapaxes(present * size, 1, 2)) * apart).sum(axis=2)
-        summed += (share * size * (apart @ present)).sum(axis=2)
+        into, out = _flows(share, present, deviation)
+        size = _flows(share, present, np.abs(deviation))
+        right, summed = into - out, size[0] + size[1]
         # The lightest group first: within the heavy ones flows cancel, up to rounding that would swamp a light one.
         order = np.argsort(weight * total, axis=1, kind="stable")
         walk = np.take_along_axis(np.take_along_axis(walk, order[:, :, None], axis=1), order[:, None, :], axis=2)
@@ -101,6 +97,16 @@ class AdditiveCells:
         period_effect = (at * (deviation[each, :, columns] + means)).sum(axis=1)
         error = errors[:, -1] + (at * errors).sum(axis=1)
         return np.asarray(level - means[:, -1] + period_effect), np.asarray(error)
+
+
+def _flows(share: Floats, present: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """(n, k) each: share-means over periods of other groups' ``values``, and of a group's own where others are.
+
+    All (n, k, n_periods). The others' shares are added up: 1 less the group's own may be rounding.
+    """
+    apart = 1.0 - np.eye(share.shape[1])
+    into = ((share @ np.swapaxes(present * values, 1, 2)) * apart).sum(axis=2)
+    return into, (share * values * (apart @ present)).sum(axis=2)
 
 
 def _restore_largest(deviation: Floats, share: Floats) -> None:

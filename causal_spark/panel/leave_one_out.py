@@ -11,15 +11,13 @@ import math
 import numpy as np
 
 from causal_spark.panel.single_cells import SingleCells
-from causal_spark.panel.tuning import Triple
+from causal_spark.panel.tuning import TIE, Triple
 from causal_spark.panel.types import Bools, Floats, Ints
 
 # Cells predicted before a triple is first compared with its rival.
 _FIRST_CELLS = 50
 # Standard errors by which a triple has to be behind its rival to be out of the race.
 _BEHIND = 2.0
-# Scores closer than this share are a tie.
-_TIE = 1e-9
 
 
 class LeaveOneOut:
@@ -93,4 +91,4 @@ class LeaveOneOut:
         behind = float(difference.mean())
         # Cells are drawn without replacement from the control cells.
         error = float(difference.std()) * math.sqrt(max(1.0 / seen.size - 1.0 / self.n_all, 0.0))
-        return least + behind if behind > max(_BEHIND * error, _TIE * least) else None
+        return least + behind if behind > max(_BEHIND * error, TIE * least) else None

@@ -21,9 +21,10 @@ from typing import Literal
 import numpy as np
 
 from causal_spark.panel.anderson import Anderson
+from causal_spark.panel.effects_profile import EffectsProfile, explained
 from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.ridge_step import HalfStep
-from causal_spark.panel.two_way import TwoWayOperator, unsolvable
+from causal_spark.panel.two_way import unsolvable
 from causal_spark.panel.types import Bools, Floats, Ints
 
 _SPARE_WIDTH = 2
@@ -34,10 +35,6 @@ _GAP_PER_TOLERANCE = 10.0
 _PATIENCE = 20
 # Sweeps that leave effects out of a half step move less than they err, so less movement is asked for.
 _APART = 0.1
-# A covariate is spanned by the effects when they leave less than this share of its sum of squares.
-_COLLINEAR = 1e-18
-# Directions of covariates in which they differ by less than this share of their squares are not told apart.
-_SHARED = 1e-12
 # Singular values below this share of the largest do not count towards the rank of L.
 _RANK_SHARE = 1e-3
 
@@ -72,7 +69,7 @@ class LowRankFits:
         """(n, n_units, n_periods): alpha_i + beta_t + X_it'b + L_it at every cell, identified or not."""
         low_rank = self.unit_factors @ np.swapaxes(self.period_factors, 1, 2)
         both = self.unit_effects[:, :, None] + self.period_effects[:, None, :] + low_rank
-        return np.asarray(both if self.covariates is None else both + _explained(self.coefficients, self.covariates))
+        return np.asarray(both if self.covariates is None else both + explained(self.coefficients, self.covariates))
 
     def predictions_at(self, rows: Ints, columns: Ints) -> Floats:
         """(n,) or (n, k): the prediction of one cell per problem, or of several; rows and columns in that shape."""
@@ -131,17 +128,6 @@ def low_rank_fit(
     return replace(fits, covariates=covariates if covariates.shape[1] else None)
 
 
-def _explained(coefficients: Floats, covariates: Floats) -> Floats:
-    return np.asarray(
-        np.einsum(
-            "nk,nkit->nit",
-            coefficients,
-            np.broadcast_to(covariates, (coefficients.shape[0], *covariates.shape[1:])),
-            optimize=True,
-        )
-    )
-
-
 def _explained_at(coefficients: Floats, covariates: Floats, rows: Ints, columns: Ints) -> Floats:
     """X'b at cells: rows, columns (n,) or (n, k)."""
     each = np.arange(rows.shape[0]) if covariates.shape[0] > 1 else np.zeros(rows.shape[0], dtype=np.intp)
@@ -152,56 +138,6 @@ def _explained_at(coefficients: Floats, covariates: Floats, rows: Ints, columns:
 
 def _taken(targets: Watched, kept: Ints) -> Watched:
     return (targets[0][kept], targets[1][kept]) if isinstance(targets, tuple) else targets
-
-
-class _Profile:
-    """Both effects and the coefficients of covariates that explain given values best, for a batch of weights."""
-
-    def __init__(self, weights: Floats, covariates: Floats) -> None:
-        self.weights, self.covariates = weights, covariates
-        self.operator = TwoWayOperator(weights)
-        n, k = weights.shape[0], covariates.shape[1]
-        self.design = np.zeros((n, k, *weights.shape[1:]))
-        for j in range(k):
-            values = np.where(weights > 0, covariates[:, j], 0.0)
-            alpha, beta = self.operator.effects(weights * values)
-            self.design[:, j] = values - alpha[:, :, None] - beta[:, None, :]
-        self.design *= weights[:, None]
-        gram = np.einsum("nait,nbit->nab", self.design, np.where(weights[:, None] > 0, covariates, 0.0), optimize=True)
-        spread = np.einsum("nait,nait->na", weights[:, None] * covariates, covariates) if k else np.zeros((n, 0))
-        own = np.maximum(gram[:, np.arange(k), np.arange(k)], 0.0)
-        varies = own > _COLLINEAR * spread
-        if not varies.all():
-            self.covariates = covariates * varies[:, :, None, None]
-        scale = np.where(varies, 1.0 / np.sqrt(np.where(varies, own, 1.0)), 0.0)
-        gram = gram * scale[:, :, None] * scale[:, None, :]
-        if k:
-            values, vectors = np.linalg.eigh(gram)
-            # What covariates have in common beyond the effects is counted once.
-            apart = values > _SHARED
-            inverse = (vectors * np.where(apart, 1.0 / np.where(apart, values, 1.0), 0.0)[:, None, :]) @ np.swapaxes(
-                vectors, 1, 2
-            )
-            gram = inverse * scale[:, :, None] * scale[:, None, :]
-        self.inverse = gram
-
-    def take(self, kept: Ints) -> _Profile:
-        """The profile of some of the problems."""
-        other = object.__new__(_Profile)
-        other.weights, other.operator = self.weights[kept], self.operator.take(kept)
-        other.covariates = self.covariates if self.covariates.shape[0] == 1 else self.covariates[kept]
-        other.design, other.inverse = self.design[kept], self.inverse[kept]
-        return other
-
-    def __call__(self, values: Floats) -> tuple[Floats, Floats, Floats]:
-        """Alpha (n, n_rows), beta (n, n_columns), coefficients (n, n_covariates)."""
-        coefficients = np.zeros(self.inverse.shape[:2])
-        if coefficients.shape[1]:
-            right = np.einsum("nkit,nit->nk", self.design, values, optimize=True)
-            coefficients = (self.inverse @ right[:, :, None])[:, :, 0]
-            values = values - _explained(coefficients, self.covariates)
-        alpha, beta = self.operator.effects(self.weights * values)
-        return alpha, beta, coefficients
 
 
 class _Batch:
@@ -222,7 +158,7 @@ class _Batch:
         self.targets, self.tolerance, self.max_sweeps = targets, tolerance, max_sweeps
         self.weights = weights.cells()
         used = self.weights > 0
-        self.profile = _Profile(self.weights, np.where(np.isfinite(covariates), covariates, 0.0))
+        self.profile = EffectsProfile(self.weights, np.where(np.isfinite(covariates), covariates, 0.0))
         outcome = np.where(used, outcome, 0.0)
         self.alpha, self.beta, self.coefficients = self.profile(outcome)
         self.residual = np.where(used, outcome - self._additive(), 0.0)
@@ -240,7 +176,7 @@ class _Batch:
     def _additive(self) -> Floats:
         both = self.alpha[:, :, None] + self.beta[:, None, :]
         if self.coefficients.shape[1]:
-            both = both + _explained(self.coefficients, self.profile.covariates)
+            both = both + explained(self.coefficients, self.profile.covariates)
         return np.asarray(both)
 
     def solve(self) -> LowRankFits:
@@ -367,7 +303,7 @@ class _Sweeper:
         self,
         residual: Floats,
         weights: ProductWeights,
-        profile: _Profile,
+        profile: EffectsProfile,
         lambda_nn: Floats,
         targets: Watched,
         width: int,
@@ -412,7 +348,7 @@ class _Sweeper:
         if not isinstance(self.targets, tuple):
             every = found.alpha[:, :, None] + beta[:, None, :] + found.left @ np.swapaxes(right, 1, 2)
             if covariates.shape[1]:
-                every = every + _explained(found.coefficients, covariates)
+                every = every + explained(found.coefficients, covariates)
             return np.where(self.profile.weights > 0, every, 0.0).reshape(n, -1)
         rows, columns = (each.reshape(n, -1) for each in self.targets)
         each = np.arange(n)[:, None]
@@ -425,10 +361,10 @@ class _Sweeper:
     def gap(self, found: _Iterate) -> Floats:
         """(n,): duality gap over the primal objective."""
         right, beta = found.state[:, :, :-1], found.state[:, :, -1]
-        explained = self.residual - found.alpha[:, :, None] - beta[:, None, :]
+        remaining = self.residual - found.alpha[:, :, None] - beta[:, None, :]
         if found.coefficients.shape[1]:
-            explained = explained - _explained(found.coefficients, self.profile.covariates)
-        residual = explained - found.left @ np.swapaxes(right, 1, 2)
+            remaining = remaining - explained(found.coefficients, self.profile.covariates)
+        residual = remaining - found.left @ np.swapaxes(right, 1, 2)
         dual = 2.0 * self.profile.weights * residual
         squares = 0.5 * np.einsum("nit,nit->n", dual, residual)
         # At least the nuclear norm, and equal to it once A and B are balanced, as they are at the optimum.
@@ -436,7 +372,7 @@ class _Sweeper:
         primal = squares + self.lambda_nn * nuclear
         top = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual)[:, -1], 0.0))
         shrink = np.minimum(1.0, self.lambda_nn / np.maximum(top, np.finfo(float).tiny))
-        lower = shrink * np.einsum("nit,nit->n", dual, explained) - shrink**2 * squares
+        lower = shrink * np.einsum("nit,nit->n", dual, remaining) - shrink**2 * squares
         return np.asarray((primal - lower) / np.maximum(primal, np.finfo(float).tiny))
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from causal_spark.errors import ConstantOutcomeError
 from causal_spark.panel.types import Bools, Floats, Ints, Panel, Penalties, TuningStep
 
-# Scores closer than this are a tie: with L = 0 many lambda_nn differ by rounding only.
-_BETTER = 1.0 - 1e-9
+#: Scores closer than this share are a tie: with L = 0 many lambda_nn differ by rounding only.
+TIE = 1e-9
+_BETTER = 1.0 - TIE
 
 #: Smallest nuclear-norm penalty on standardised outcomes: below it a fit all but repeats the control cells, and its
 #: prediction elsewhere takes very long. With equal weights the treated cells of Proposition 99 take 338 sweeps at 1e-3;

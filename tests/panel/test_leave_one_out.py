@@ -85,6 +85,17 @@ def test_candidates_that_are_alike_all_see_every_cell_of_the_race() -> None:
     assert predictor.asked[alike] == 1_000
 
 
+def test_a_race_leaves_nobody_for_rounding() -> None:
+    predictor = Predictor(0.0)
+    predictor.own = np.ones(predictor.outcome.shape)
+    score = criterion(predictor, 1_000)
+    first, behind = (0.0, 0.0, 0.3), (0.0, 1e-12, 0.3)
+    score(first, None)
+    # Worse in every cell, by rounding.
+    assert score(behind, first)[1]
+    assert predictor.asked[behind] == 1_000
+
+
 def test_without_a_low_rank_part_a_larger_penalty_is_no_new_problem() -> None:
     predictor = Predictor()
     score = criterion(predictor)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from causal_spark.panel import ridge_step
+from causal_spark.panel import common_effects, ridge_step
+from causal_spark.panel.common_effects import tied_to_ground
 from causal_spark.panel.low_rank import LowRankFits, low_rank_fit
 from causal_spark.panel.product_weights import ProductWeights
 from causal_spark.panel.two_way import TwoWayOperator, identified_cells, two_way_fit
@@ -186,8 +187,8 @@ def test_a_thin_system_gives_what_the_whole_one_gives(
     if not weighted:
         weights = replace(weights, unit=np.ones_like(weights.unit), period=np.ones_like(weights.period))
     found, systems = {}, []
-    solve = ridge_step._solve_thin
-    monkeypatch.setattr(ridge_step, "_solve_thin", lambda *given: systems.append(1) or solve(*given))
+    solve = common_effects._solve_thin
+    monkeypatch.setattr(common_effects, "_solve_thin", lambda *given: systems.append(1) or solve(*given))
     for thin in (0.0, 1.0):
         monkeypatch.setattr(ridge_step, "_THIN", thin)
         systems.clear()
@@ -205,18 +206,18 @@ def test_a_thin_system_gives_what_the_whole_one_gives(
 
 def test_a_thin_system_is_not_used_where_it_would_lose_digits() -> None:
     _, weights, _, _ = long_problem()
-    assert ridge_step._thin_is_safe(weights)
+    assert tied_to_ground(weights.cells())
     # Early and late periods are linked by light units only.
     apart = weights.used.copy()
     apart[0, 2:20, 4:] = apart[0, 20:, :4] = False
     for light, safe in ((1e-3, True), (1e-8, False)):
         unit = weights.unit.copy()
         unit[:, :2] *= light
-        assert ridge_step._thin_is_safe(replace(weights, unit=unit, used=apart)) == safe
+        assert tied_to_ground(replace(weights, unit=unit, used=apart).cells()) == safe
     # No unit has all periods, but each period shares units with the heaviest.
     used = weights.used.copy()
     used[0, np.arange(40), np.arange(40) % 8] = False
-    assert ridge_step._thin_is_safe(replace(weights, used=used))
+    assert tied_to_ground(replace(weights, used=used).cells())
 
 
 @pytest.mark.parametrize("limit", [10, 5])

@@ -81,6 +81,13 @@ def test_grids_and_tolerances_out_of_range_are_refused_by_name() -> None:
         check_grids(good, (math.inf,), (1.0,))
     with pytest.raises(ValueError, match="lambda_nn"):
         check_grids(good, good, (1.0, 0.0))
+    for name, grids in (
+        ("lambda_time", ((0.1, 0.1), good, (1.0,))),
+        ("lambda_unit", (good, (0.1, 0.1), (1.0,))),
+        ("lambda_nn", (good, good, (math.inf, 1.0, math.inf))),
+    ):
+        with pytest.raises(ValueError, match=f"{name} holds a number twice"):
+            check_grids(*grids)
     with pytest.raises(ValueError, match="cv_tolerance"):
         check_tolerances(tolerance=1e-6, cv_tolerance=0.1)
 
