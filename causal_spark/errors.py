@@ -138,5 +138,13 @@ class TooFewControlsError(DeclinedError):
     """A variance needs more control units than there are."""
 
 
+class TooFewTreatedError(DeclinedError):
+    """A variance needs more treated units than there are."""
+
+
+class TooFewPeriodsError(DeclinedError):
+    """A variance needs more untreated periods of the treated units than there are."""
+
+
 class ConstantOutcomeError(DeclinedError):
     """The untreated outcomes do not vary, so scale-dependent tuning and variances are undefined."""

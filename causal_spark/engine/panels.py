@@ -6,6 +6,7 @@ import datetime as dt
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,16 +16,18 @@ import pyarrow.compute as pc
 from causal_spark.engine.build_panel import build_panel
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import GroupMemory, limit_for, panel_memory, too_large
+from causal_spark.engine.panel_parts import FailedElsewhereError, PanelParts, replicate_seconds, round_sizes
+from causal_spark.engine.panel_rows import cell_table, effect_row, event_rows, path_rows, variance_row, weight_rows
 from causal_spark.engine.periods import uneven_periods
-from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Part, Piece, RoundSize, Row
+from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Part, Piece, RoundSize
 from causal_spark.errors import DeclinedError, GroupError, NoEstimatorError, SolverError
-from causal_spark.panel.event_study import EventStudy, event_study
-from causal_spark.panel.inference import VarianceEstimate, interval
-from causal_spark.panel.labels import label
+from causal_spark.panel.event_study import event_study
+from causal_spark.panel.inference import Details, VarianceEstimate
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
-from causal_spark.panel.stages import Arrays, Staged, from_bytes, run_in_process, state_after, to_bytes
-from causal_spark.panel.summary import EffectSummary, effect_cells, summarise, unidentified_cells
-from causal_spark.panel.types import Fit, Floats, Notice, Panel, PanelSize
+from causal_spark.panel.replicates import Replicates, ReplicateSet, distinct
+from causal_spark.panel.stages import to_bytes
+from causal_spark.panel.summary import summarise, unidentified_cells
+from causal_spark.panel.types import Fit, Notice, Panel, PanelSize
 
 Cells = Literal["treated", "all", "none"]
 #: Weights at or below this are left out of ``panel_weights``.
@@ -55,18 +58,6 @@ class VarianceTask:
 
     name: str
     options: Any
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
-def _nullable(values: Floats) -> pa.Array:
-    return pa.array(np.where(np.isfinite(values), values, np.nan), from_pandas=True)
-
-
-def _penalty(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +108,9 @@ class PanelWork:
             if task.name not in fitting:
                 continue
             definition = ESTIMATORS[task.name]
-            seconds = definition.cost(panel, task.options, True)
-            for variance in self.variances:
-                n_fits = VARIANCES[variance.name].n_fits(panel, variance.options)
-                seconds += n_fits * definition.cost(
-                    panel, task.options, VARIANCES[variance.name].retunes(variance.options)
-                )
-            costs[task.name] = seconds
+            costs[task.name] = definition.cost(panel, task.options, True) + sum(
+                replicate_seconds(definition, task.options, one, panel) for one in self._replicate_sets()
+            )
         return costs
 
     def within(self, memory_limit: int | None) -> PanelWork:
@@ -136,7 +123,10 @@ class PanelWork:
 
     def _panel_memory(self, size: PanelSize, n_rows: int, key: Mapping[str, Any]) -> GroupMemory:
         n_covariates = sum(column.name.startswith("_covariate_") for column in self.columns.values)
-        arrays = {task.name: ESTIMATORS[task.name].arrays(task.options) for task in self.estimators if task.wants(key)}
+        held = sum(one.numbers(size) for one in self._replicate_sets()) / max(size.n_units * size.n_periods, 1)
+        arrays = {
+            task.name: ESTIMATORS[task.name].arrays(task.options) + held for task in self.estimators if task.wants(key)
+        }
         n_cell_rows = {"none": 0, "treated": size.n_treated_cells, "all": n_rows}[self.cells]
         return panel_memory(size, n_rows, n_covariates, arrays, n_cell_rows)
 
@@ -152,16 +142,13 @@ class PanelWork:
         """Estimators that can be split on the group, with their rounds."""
         fitting = self.memory(size).fitting(self.memory_limit)
         panel = self.panel_size(size)
-        return {
-            task.name: [
-                RoundSize(*of_round)
-                for of_round in zip(
-                    staged.seconds(panel, task.options), staged.most_chunks(panel, task.options), strict=True
-                )
-            ]
+        sets = self._replicate_sets()
+        found = {
+            task.name: round_sizes(ESTIMATORS[task.name], task.options, sets, panel)
             for task in self.estimators
-            if task.name in fitting and (staged := ESTIMATORS[task.name].staged) is not None
+            if task.name in fitting
         }
+        return {name: sizes for name, sizes in found.items() if sizes}
 
     def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
         """Chunks of one estimator's round, up to the first that fails, and a piece that says it is over.
@@ -170,39 +157,41 @@ class PanelWork:
         """
         started = time.perf_counter()
         task = next(task for task in self.estimators if task.name == part.estimator)
+        of_fit = True
         try:
             panel = build_panel(group.rows, self.memory_limit)
             self._require_memory(panel, group, task)
-            staged = self._start(panel, group.group_id, task)
-            state = state_after(staged, _results(done))
-            chunks = _share(staged.n_chunks(state), part) if not any(piece.failure for piece in done) else []
+            parts = self._parts(panel, group.group_id, task)
+            of_fit = part.round < parts.n_fit_rounds
+            n_chunks, run = parts.chunks(part.round, done)
+            chunks = _share(n_chunks, part) if not any(piece.failure for piece in done) else []
         except Exception:  # noqa: BLE001 - one bad group must never fail a job
             chunks = []
         for chunk in chunks:
             content, failure = None, None
             try:
-                content = to_bytes(staged.run(state, chunk))
+                content = to_bytes(run(chunk))
             except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
                 failure = _failure("estimate", task.name, error)
             now = time.perf_counter()
             yield Piece(task.name, part.round, part.part, chunk, content, failure, now - started)
-            if failure is not None:
-                break
             started = now
+            # Replicates of another list may still be of use.
+            if failure is not None and of_fit:
+                break
         yield Piece(task.name, part.round, part.part, None, None, None, time.perf_counter() - started)
 
-    def _start(self, panel: Panel, group: str, task: EstimatorTask) -> Staged:
-        definition = ESTIMATORS[task.name].staged
-        if definition is None:
-            raise TypeError(f"Estimator {task.name} cannot be split.")
-        return definition.start(panel, task.options, None, self._tuning_seed(group, task))
+    def _parts(self, panel: Panel, group: str, task: EstimatorTask) -> PanelParts:
+        definition, seed = ESTIMATORS[task.name], partial(seed_for, self.seed, group)
+        sets = self._replicate_sets()
+        return PanelParts(panel, definition, task.options, sets, self._tuning_seed(group, task), seed)
 
     def _tuning_seed(self, group: str, task: EstimatorTask) -> int:
         return seed_for(self.seed, group, f"tune:{ESTIMATORS[task.name].draws or task.name}")
 
     def _require_memory(self, panel: Panel, group: Group, task: EstimatorTask) -> None:
         """Raise `GroupTooLargeError` when the estimator needs more than this task may use."""
-        size = PanelSize(panel.n_units, panel.n_periods, int(panel.ever_treated.sum()), int(panel.treated.sum()))
+        size = PanelSize.of(panel)
         needed = self._panel_memory(size, len(group.rows), group.key).estimators[task.name]
         limit = limit_for(needed, self.memory_limit)
         if needed > limit:
@@ -239,7 +228,9 @@ class PanelWork:
     def _estimate(
         self, panel: Panel, group: str, task: EstimatorTask, pieces: Sequence[Piece], result: GroupResult
     ) -> None:
-        failed = [piece for piece in pieces if piece.failure is not None]
+        parts = self._parts(panel, group, task)
+        of_fit = [piece for piece in pieces if piece.round < parts.n_fit_rounds]
+        failed = [piece for piece in of_fit if piece.failure is not None]
         if failed:
             # The one that a loop over all chunks would have met first.
             earliest = min(failed, key=lambda piece: (piece.round, piece.chunk))
@@ -247,189 +238,83 @@ class PanelWork:
             return
         started = time.perf_counter()
         try:
-            if pieces:
-                fit = run_in_process(self._start(panel, group, task), _results(pieces))
-            else:
-                fit = ESTIMATORS[task.name].fit(panel, task.options, None, self._tuning_seed(group, task))
+            fit = parts.fit(of_fit)
             summary = summarise(panel, fit)
             events = event_study(panel, fit)
-            seconds = time.perf_counter() - started + sum(piece.seconds for piece in pieces)
+            seconds = time.perf_counter() - started + sum(piece.seconds for piece in of_fit)
             if not np.isfinite([summary.estimate, *events.estimate]).all():
                 raise SolverError("The estimate is not finite.", "Rescale the outcome: it is near the largest double.")
+        except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
+            result.failures.append(_failure("estimate", task.name, error))
+            return
+        of_replicates = [piece for piece in pieces if piece.round >= parts.n_fit_rounds]
+        variances, details = self._variances(parts, task, fit, of_replicates)
+        try:
             rows = {
-                "panel_effects": [_effect_row(task.name, summary, fit, seconds)],
-                "panel_weights": _weight_rows(task.name, panel, fit),
-                "tuning_path": _path_rows(task.name, fit),
+                "panel_effects": [effect_row(task.name, summary, fit, seconds)],
+                "panel_variances": [
+                    variance_row(
+                        task.name,
+                        name,
+                        summary.estimate,
+                        one if isinstance(one, VarianceEstimate) else None,
+                        self.confidence_level,
+                    )
+                    for name, one in variances.items()
+                ],
+                "panel_event_study": event_rows(task.name, events, details.event_times, self.confidence_level),
+                "panel_weights": weight_rows(task.name, panel, fit),
+                "tuning_path": path_rows(task.name, fit),
             }
-            cells = [] if self.cells == "none" else [self._cells(task.name, panel, fit)]
+            wanted = panel.treated if self.cells == "treated" else panel.treated | panel.observed
+            cells = [] if self.cells == "none" else [cell_table(task.name, panel, fit, wanted, details.cells)]
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(_failure("estimate", task.name, error))
             return
         notices = (*fit.notices, *unidentified_cells(panel, fit))
         result.failures += [_warning("estimate", task.name, notice) for notice in notices]
-        estimates: list[VarianceEstimate] = []
-        for variance in self.variances:
-            found = self._variance(panel, group, task, fit, variance, result)
-            result.tables["panel_variances"].append(self._variance_row(task.name, variance.name, summary, found))
-            if found is not None:
-                estimates.append(found)
-        first = estimates[0] if estimates else None
-        result.tables["panel_event_study"] += self._event_rows(task.name, events, first)
+        result.failures += [one for one in variances.values() if isinstance(one, Failure)]
         for name, made in rows.items():
             result.tables[name] += made
         if cells:
             result.large.setdefault("panel_cells", []).extend(cells)
 
-    def _variance(
-        self, panel: Panel, group: str, task: EstimatorTask, fit: Fit, variance: VarianceTask, result: GroupResult
-    ) -> VarianceEstimate | None:
-        # The seed leaves the estimator out, so that all estimators are judged on the same placebo assignments.
-        seed = seed_for(self.seed, group, f"variance:{variance.name}")
-        definition = ESTIMATORS[task.name]
-        try:
-            return VARIANCES[variance.name].run(panel, definition, task.options, fit, variance.options, seed)
-        except Exception as error:  # noqa: BLE001 - a variance must not cost the estimate
-            result.failures.append(_failure(f"variance:{variance.name}", task.name, error))
-            return None
+    def _variances(
+        self, parts: PanelParts, task: EstimatorTask, fit: Fit, done: Sequence[Piece]
+    ) -> tuple[dict[str, VarianceEstimate | Failure], Details]:
+        """Variances by name, and error bars of event times and of cells, each from the first variance that has them.
 
-    def _variance_row(
-        self, estimator: str, variance: str, summary: EffectSummary, found: VarianceEstimate | None
-    ) -> Row:
-        row: dict[str, Any] = {
-            "estimator": estimator,
-            "variance_estimator": variance,
-            "conditioning": VARIANCES[variance].conditioning,
-            "conf_level": self.confidence_level,
-            "n_replicates": 0,
-        }
-        if found is None:
-            return row
-        around = interval(summary.estimate, found.std_error, found.df, self.confidence_level)
-        return row | {
-            "std_error": _number(found.std_error),
-            "df": _number(found.df),
-            "statistic": _number(around.statistic),
-            "p_value": _number(around.p_value),
-            "conf_low": _number(around.conf_low),
-            "conf_high": _number(around.conf_high),
-            "n_replicates": found.n_replicates,
-        }
+        A variance that cannot be estimated must not cost the estimate.
+        """
+        setting = parts.setting(fit)
+        replicates = Replicates(setting, self._replicate_sets(), parts.replicates(setting, done))
+        found: dict[str, VarianceEstimate | Failure] = {}
+        details = Details({})
+        for variance in self.variances:
+            try:
+                estimate = VARIANCES[variance.name].estimate(setting, variance.options, replicates)
+                if not np.isfinite(estimate.att.std_error):
+                    raise SolverError("The standard error is not finite.", "Look for extreme outcomes.")
+                if not details.event_times or details.cells is None:
+                    mine = estimate.details()
+                    cells = mine.cells if details.cells is None else details.cells
+                    details = Details(details.event_times or mine.event_times, cells)
+                found[variance.name] = estimate
+            except FailedElsewhereError as error:
+                found[variance.name] = replace(error.failure, stage=f"variance:{variance.name}")
+            except Exception as error:  # noqa: BLE001 - one bad variance must never fail a job
+                found[variance.name] = _failure(f"variance:{variance.name}", task.name, error)
+        return found, details
 
-    def _event_rows(self, estimator: str, events: EventStudy, variance: VarianceEstimate | None) -> list[Row]:
-        rows: list[Row] = []
-        for event_time, estimate, n_cells in zip(
-            events.event_time.tolist(), events.estimate.tolist(), events.n_cells.tolist(), strict=True
-        ):
-            row: dict[str, Any] = {
-                "estimator": estimator,
-                "event_time": event_time,
-                "estimate": estimate,
-                "n_cells": n_cells,
-            }
-            std_error = None if variance is None else variance.event_std_errors.get(event_time)
-            if variance is not None and std_error is not None:
-                around = interval(estimate, std_error, variance.df, self.confidence_level)
-                row |= {
-                    "std_error": _number(std_error),
-                    "conf_low": _number(around.conf_low),
-                    "conf_high": _number(around.conf_high),
-                }
-            rows.append(row)
-        return rows
-
-    def _cells(self, estimator: str, panel: Panel, fit: Fit) -> pa.Table:
-        order = _label_order(panel)
-        wanted = panel.treated if self.cells == "treated" else panel.treated | panel.observed
-        place, t = np.nonzero(wanted[order])
-        i = order[place]
-        columns: dict[str, Any] = {
-            "estimator": pa.repeat(estimator, len(i)),
-            "unit": pa.array([label(unit) for unit in panel.units], pa.string()).take(pa.array(i)),
-            "time": pa.array([label(period) for period in panel.periods], pa.string()).take(pa.array(t)),
-            "treated": pa.array(panel.treated[i, t]),
-            "outcome": _nullable(panel.outcome[i, t]),
-            "counterfactual": _nullable(fit.counterfactual[i, t]),
-            "effect": _nullable(effect_cells(panel, fit)[i, t]),
-            "std_error": pa.nulls(len(i), pa.float64()),
-        }
-        return pa.table(columns)
-
-
-def _effect_row(estimator: str, summary: EffectSummary, fit: Fit, seconds: float) -> Row:
-    penalties = fit.penalties
-    return {
-        "estimator": estimator,
-        "estimand": "att",
-        "estimate": summary.estimate,
-        "n_units": summary.n_units,
-        "n_periods": summary.n_periods,
-        "n_treated_units": summary.n_treated_units,
-        "n_treated_cells": summary.n_treated_cells,
-        "n_cells_not_identified": summary.n_cells_not_identified,
-        "n_control_units": summary.n_control_units,
-        "n_pre_periods": summary.n_pre_periods,
-        "pre_rmse": _number(summary.pre_rmse),
-        "tuning": fit.tuning,
-        "criterion": _number(fit.criterion),
-        "lambda_time": _penalty(penalties.lambda_time),
-        "lambda_unit": _penalty(penalties.lambda_unit),
-        "lambda_nn": _penalty(penalties.lambda_nn),
-        "fitted_rank": fit.rank,
-        "converged": fit.converged,
-        "seconds": seconds,
-        "constancy_statistic": _number(None if fit.constancy is None else fit.constancy.statistic),
-        "constancy_p_value": _number(None if fit.constancy is None else fit.constancy.p_value),
-        "constancy_weight": _number(None if fit.constancy is None else fit.constancy.weight),
-    }
-
-
-def _label_order(panel: Panel) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """(n_units,) positions of units by label, the order people read them in."""
-    return np.argsort(panel.units, kind="stable")
-
-
-def _weight_rows(estimator: str, panel: Panel, fit: Fit) -> list[Row]:
-    place = np.argsort(_label_order(panel), kind="stable")
-    rows: list[Row] = []
-    for weights in fit.weights:
-        of_time = weights.kind.startswith("time")
-        labels = panel.periods if of_time else panel.units
-        order = np.argsort(weights.positions if of_time else place[weights.positions], kind="stable")
-        rows += [
-            {"estimator": estimator, "kind": weights.kind, "label": label(labels[position]), "weight": value}
-            for position, value in zip(weights.positions[order].tolist(), weights.values[order].tolist(), strict=True)
-            if value > WEIGHT_FLOOR
-        ]
-    return rows
-
-
-def _path_rows(estimator: str, fit: Fit) -> list[Row]:
-    return [
-        {
-            "estimator": estimator,
-            "step": step,
-            "lambda_time": _penalty(tried.lambda_time),
-            "lambda_unit": _penalty(tried.lambda_unit),
-            "lambda_nn": _penalty(tried.lambda_nn),
-            "criterion": _number(tried.criterion),
-        }
-        for step, tried in enumerate(fit.path)
-    ]
+    def _replicate_sets(self) -> tuple[ReplicateSet, ...]:
+        """Every list of replicates that some variance needs."""
+        return distinct([one for variance in self.variances for one in VARIANCES[variance.name].sets(variance.options)])
 
 
 def _share(n_chunks: int, part: Part) -> list[int]:
     """Chunks of a part, ascending. Chunks whose cost runs with their number are spread over all parts."""
     order = np.random.default_rng(n_chunks).permutation(n_chunks)
     return sorted(order[part.part :: part.n_parts].tolist())
-
-
-def _results(pieces: Sequence[Piece]) -> list[dict[int, Arrays]]:
-    """Per round, chunk number to result."""
-    rounds: list[dict[int, Arrays]] = [{} for _ in range(max((piece.round + 1 for piece in pieces), default=0))]
-    for piece in pieces:
-        if piece.chunk is not None and piece.content is not None:
-            rounds[piece.round][piece.chunk] = from_bytes(piece.content)
-    return rounds
 
 
 def _warning(stage: str, estimator: str | None, notice: Notice) -> Failure:

@@ -11,7 +11,7 @@ from causal_spark.errors import InputError
 #: counts its rows as things that went wrong must look at ``kind``. 3: ``panel_effects`` ends in three more columns,
 #: NULL in rows of older runs, and ``tuning`` may be block: whoever reads columns by position, or knows all the ways of
 #: tuning, must look.
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 
 #: Types every reader of protocol version 1 understands.
 TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN", "DATE", "TIMESTAMP", "DOUBLE")
@@ -211,6 +211,11 @@ PANEL_VARIANCES = TableSchema(
         Column("conf_level", "DOUBLE", "Confidence level of the interval.", True, "conf_level > 0 AND conf_level < 1"),
         *_INTERVAL,
         _count("n_replicates", "Replicates behind the standard error; 0 where not estimable."),
+        # New columns come last: Delta adds them to tables that are there already.
+        _share(
+            "permutation_p_value",
+            "Share of all assignments with an estimate as far from zero; NULL where not all were tried.",
+        ),
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from causal_spark.errors import SolverError
 from causal_spark.panel.block_parts import BlockPart, read_parts
 from causal_spark.panel.cohorts import Donors, read_cohorts
 from causal_spark.panel.simplex import SimplexFit, simplex_least_squares
-from causal_spark.panel.types import Fit, Floats, Ints, Panel, PanelSize, Penalties, Weights
+from causal_spark.panel.types import Fit, Floats, Ints, Panel, PanelSize, Penalties, WeightedBlock, Weights
 
 #: Ridge at the level of the outcomes' own rounding, in multiples of their largest magnitude: differences between units
 #: that are rounding only (constant outcomes, say) must not move weights.
@@ -117,32 +117,31 @@ def fit_blocks(
     parts, notices = read_parts(panel, design, min_balanced_share)
     given_unit = _given(None if penalties is None else penalties.zeta_unit, len(parts))
     given_time = _given(None if penalties is None else penalties.zeta_time, len(parts))
-    counterfactual = np.zeros(panel.outcome.shape)
-    n_averaged = np.zeros(panel.outcome.shape)
     fitted: list[BlockWeights | None] = []
+    blocks: list[WeightedBlock] = []
     weights: list[Weights] = []
     for block, part, zeta_unit, zeta_time in zip(design.blocks, parts, given_unit, given_time, strict=True):
         if part is None:
             fitted.append(None)
             continue
-        outcomes = Block(_take(panel, part.donors, part), _take(panel, part.treated, part), part.n_pre)
+        outcomes = Block(
+            _take(panel.outcome, part.donors, part.periods),
+            _take(panel.outcome, part.treated, part.periods),
+            part.n_pre,
+        )
         found = weigh(outcomes, zeta_unit, zeta_time)
         fitted.append(found)
-        cells = part.treated[:, None], part.periods
-        n_averaged[cells] += outcomes.n_post
-        # A running mean, so that a first prediction enters as it is, to the last bit.
-        share = outcomes.n_post / n_averaged[cells]
-        counterfactual[cells] += share * (_predict(outcomes, found) - counterfactual[cells])
+        blocks.append(WeightedBlock(part.donors, part.treated, part.periods, part.n_pre, found.unit, found.time))
         weights += _listed(found, part, block.suffix)
-    counterfactual[n_averaged == 0.0] = np.nan
     return Fit(
-        counterfactual=counterfactual,
+        counterfactual=predict_blocks(panel.outcome, blocks),
         penalties=Penalties(
             zeta_unit=tuple(math.nan if found is None else found.zeta_unit for found in fitted),
             zeta_time=_zeta_time(fitted),
         ),
         tuning="analytic" if penalties is None else "fixed",
         weights=tuple(weights),
+        blocks=tuple(blocks),
         converged=all(found is None or found.converged for found in fitted),
         notices=notices,
     )
@@ -163,17 +162,33 @@ def _zeta_time(fitted: list[BlockWeights | None]) -> tuple[float, ...] | None:
     return tuple(zeta for zeta in zetas if zeta is not None) if None not in zetas else None
 
 
-def _take(panel: Panel, rows: Ints, part: BlockPart) -> Floats:
-    whole = part.periods.size == panel.n_periods
-    return panel.outcome[rows] if whole else panel.outcome[np.ix_(rows, part.periods)]
+def predict_blocks(outcome: Floats, blocks: Sequence[WeightedBlock]) -> Floats:
+    """(n_units, n_periods) untreated outcomes that blocks predict for their treated units, NaN elsewhere.
+
+    outcome: (n_units, n_periods). Pre-periods that windows share get the mean of their predictions, see `fit_blocks`.
+    """
+    counterfactual = np.zeros(outcome.shape)
+    n_averaged = np.zeros(outcome.shape)
+    for block in blocks:
+        cells = block.treated[:, None], block.periods
+        n_averaged[cells] += block.n_post
+        # A running mean, so that a first prediction enters as it is, to the last bit.
+        share = block.n_post / n_averaged[cells]
+        counterfactual[cells] += share * (_predict(outcome, block) - counterfactual[cells])
+    counterfactual[n_averaged == 0.0] = np.nan
+    return counterfactual
 
 
-def _predict(block: Block, found: BlockWeights) -> Floats:
-    synthetic = np.asarray(found.unit @ block.controls)
-    if found.time is None:
-        return np.broadcast_to(synthetic, block.treated.shape)
-    offset = (block.treated[:, : block.n_pre] - synthetic[: block.n_pre]) @ found.time
-    return np.asarray(synthetic + offset[:, None])
+def _take(outcome: Floats, rows: Ints, periods: Ints) -> Floats:
+    return outcome[rows] if periods.size == outcome.shape[1] else outcome[np.ix_(rows, periods)]
+
+
+def _predict(outcome: Floats, block: WeightedBlock) -> Floats:
+    synthetic = np.asarray(block.unit @ _take(outcome, block.donors, block.periods))
+    if block.time is None:
+        return np.broadcast_to(synthetic, (block.treated.size, synthetic.size))
+    before = _take(outcome, block.treated, block.periods)[:, : block.n_pre]
+    return np.asarray(synthetic + ((before - synthetic[: block.n_pre]) @ block.time)[:, None])
 
 
 def _listed(found: BlockWeights, part: BlockPart, suffix: str) -> Iterator[Weights]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from causal_spark.errors import NotIdentifiedError, NoTreatedCellsError
 from causal_spark.panel.two_way import equal_two_way_fit, two_way_covariate_fit
-from causal_spark.panel.types import Fit, Floats, Panel, PanelSize, Penalties
+from causal_spark.panel.types import Bools, Fit, Floats, Ints, Panel, PanelSize, Penalties
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,26 @@ def did(panel: Panel, options: DidOptions = _DEFAULTS, penalties: Penalties | No
         fitted = two_way_covariate_fit(panel.outcome, controls.astype(np.float64), panel.covariates).fitted
     require_identified(panel, fitted)
     return Fit(counterfactual=fitted)
+
+
+def did_placebos(untreated: Panel, treatment: Bools, assignments: Ints) -> Floats | None:
+    """Errors of `did` with each assignment's units taken as treated, in closed form.
+
+    untreated: panel of untreated units only; treatment: (n_treated, n_periods); assignments: (n, n_treated) positions.
+    Returns (n, n_treated, n_periods) outcomes less predictions; None where there are missing cells or covariates, or
+    where treatment is not lasting from one period on.
+    """
+    first = int(treatment.any(axis=0).argmax())
+    block = first > 0 and treatment[:, first:].all() and not treatment[:, :first].any()
+    n_units, n_treated = untreated.n_units, treatment.shape[0]
+    if not block or n_treated >= n_units or untreated.covariates is not None or not untreated.observed.all():
+        return None
+    gaps = untreated.outcome - untreated.outcome[:, :first].mean(axis=1, keepdims=True)
+    mine = gaps[assignments]
+    total = gaps.sum(axis=0)
+    # Before treatment period effects are learnt from all units, afterwards from those not assigned.
+    after = (total[first:] - mine[:, :, first:].sum(axis=1)) / (n_units - n_treated)
+    return np.concatenate([mine[:, :, :first] - total[:first] / n_units, mine[:, :, first:] - after[:, None]], axis=2)
 
 
 def did_cost(size: PanelSize, options: DidOptions = _DEFAULTS, tune: bool = True) -> float:

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from causal_spark.panel.types import Floats
+
 
 @dataclass(frozen=True, slots=True)
-class VarianceEstimate:
-    """What a variance estimator says of an ATT.
+class ErrorBar:
+    """A standard error in outcome units, finite and not negative, and what its intervals are made with.
 
-    conditioning: what the variance is conditional on (``none``, ``unit``, ``time``, ``unit_time``).
-    std_error: in outcome units, finite and not negative. df: degrees of freedom, None for the normal distribution.
-    n_replicates: re-estimates it rests on. event_std_errors: by event time, those that can be estimated.
+    df: degrees of freedom of Student's t, None for the normal distribution.
     """
 
     std_error: float
-    n_replicates: int
     df: float | None = None
-    conditioning: str = "none"
-    event_std_errors: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Details:
+    """Error bars of parts of an estimate.
+
+    event_times: by event time, those that can be estimated. cells: (n_units, n_periods) standard errors of single
+    effects, NaN where there are none; None if the variance has none at all.
+    """
+
+    event_times: Mapping[int, ErrorBar]
+    cells: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VarianceEstimate:
+    """What a variance estimator says of an estimate.
+
+    att: of the ATT; n_replicates: re-estimates it rests on. details: works out the parts. permutation_p_value: of the
+    sharp null hypothesis of no effect, where every assignment was tried.
+    """
+
+    att: ErrorBar
+    n_replicates: int
+    details: Callable[[], Details]
+    permutation_p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

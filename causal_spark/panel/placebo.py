@@ -1,27 +1,44 @@
-"""Placebo variance: the spread of the estimate when untreated units are taken as treated.
+"""Placebos: the estimator where the true effect is zero, on untreated units taken as treated, now or earlier.
 
 Arkhangelsky et al. (2021), Algorithm 4, for any estimator and any assignment: the treated units leave the panel, and
-their rows of the treatment indicator go to as many never-treated units. It takes the noise of treated and control units
-as alike (homoskedastic across units), and is the only one of that paper's variances for a single treated unit.
+their rows of the treatment indicator go to as many never-treated units. The placebo variance is the spread of such
+estimates. It takes the noise of treated and control units as alike, and is the only one of that paper's variances for a
+single treated unit.
+
+For variances that condition (`conditional`) the same is done at earlier starts: treatment is moved back, and as many
+periods leave the end of the panel, so that an estimate is made with as little behind the treated cells as in earnest.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from causal_spark.errors import GroupError, NoTreatedCellsError, SolverError, TooFewControlsError
-from causal_spark.panel.event_study import event_study
-from causal_spark.panel.inference import VarianceEstimate
-from causal_spark.panel.summary import att
-from causal_spark.panel.types import Bools, EstimatorFunction, Floats, Ints, Panel, PanelSize, Penalties
+from causal_spark.errors import GroupError, SolverError
+from causal_spark.panel.assignments import all_assigned, lasting_treatment, placebo_assignments
+from causal_spark.panel.cohorts import first_treated
+from causal_spark.panel.definitions import EstimatorDefinition
+from causal_spark.panel.inference import Details, ErrorBar, VarianceEstimate
+from causal_spark.panel.replicates import (
+    Replicates,
+    ReplicateSet,
+    Setting,
+    event_times,
+    raise_first,
+    refit_seconds,
+    replicate_seed,
+)
+from causal_spark.panel.stages import Arrays
+from causal_spark.panel.summary import att, effect_cells
+from causal_spark.panel.types import Bools, Floats, Ints, Panel, PanelSize, WeightedBlock
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+# Per number of the result, measured with 8,000 to 800,000 of them; from incomplete panels it takes longer.
+_CLOSED_FORM_SECONDS = 2e-8
+# What earlier starts leave of the pre-period, at least.
+_SHARE_BEFORE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,210 +58,209 @@ class PlaceboOptions:
             raise ValueError("replicates must be at least 2")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PlaceboErrors:
-    """Estimates where the true effect is zero, in the order of the assignments.
+@dataclass(frozen=True, slots=True)
+class Placebos:
+    """Placebo assignments, all at one start; a `ReplicateSet`.
 
-    att: (n_replicates,); event_time: (k,) ascending; event_effects: (n_replicates, k), NaN where a replicate has no
-    cell at that event time.
+    replicates, retune: as in `PlaceboOptions`. earlier: 0 for the real start, else the which of ``n_earlier`` earlier
+    ones, the latest first; the list is empty where there are not so many. detail: whether results hold ``errors``
+    (n, n_treated_units, n_periods), the estimator's errors at treated cells and its residuals at others of the units
+    assigned, NaN where there are none; ``squares`` (n, n_controls), squared weights of donors; and ``places``
+    (n, n_treated_units), positions of the units assigned among the controls.
+    Always there: ``att`` (n,) and ``event_effects`` (n, n_event_times), see `event_times`.
     """
 
-    att: Floats
-    event_time: Ints
-    event_effects: Floats
+    replicates: int
+    retune: bool = False
+    earlier: int = 0
+    n_earlier: int = 0
+    detail: bool = False
 
-    @staticmethod
-    def concatenate(parts: Sequence[PlaceboErrors]) -> PlaceboErrors:
-        """Join slices of the assignments computed apart, in their order."""
-        return PlaceboErrors(
-            att=np.concatenate([part.att for part in parts]),
-            event_time=parts[0].event_time,
-            event_effects=np.concatenate([part.event_effects for part in parts]),
+    def covers(self, other: ReplicateSet) -> bool:
+        """Whether this is the same list, perhaps with more details."""
+        if not isinstance(other, Placebos) or (other.detail and not self.detail):
+            return False
+        same = self.replicates == other.replicates and self.retune == other.retune and self.earlier == other.earlier
+        return same and (self.earlier == 0 or self.n_earlier == other.n_earlier)
+
+    def n_fits(self, size: PanelSize) -> int:
+        """Assignments at most, exact for one treated unit; 0 where controls do not outnumber treated units."""
+        n_controls = size.n_units - size.n_treated_units
+        if n_controls <= size.n_treated_units or size.n_treated_units == 0:
+            return 0
+        return min(self.replicates, math.perm(n_controls, min(size.n_treated_units, 64)))
+
+    def seconds(self, size: PanelSize, definition: EstimatorDefinition, options: Any) -> float:
+        """Core seconds of one assignment."""
+        if definition.placebos is not None and not self.retune:
+            return _CLOSED_FORM_SECONDS * size.n_treated_units * size.n_periods
+        return refit_seconds(self, size, definition, options)
+
+    def numbers(self, size: PanelSize) -> int:
+        """Floating point numbers that all results hold, at most."""
+        one = 2 * size.n_periods
+        if self.detail:
+            one += size.n_treated_units * size.n_periods + size.n_units
+        return self.n_fits(size) * one
+
+    def shift(self, panel: Panel) -> int | None:
+        """By how many periods treatment is moved back; None where there is no such start."""
+        if self.earlier == 0:
+            return 0
+        shifts = earlier_starts(panel, self.n_earlier)
+        return shifts[self.earlier - 1] if self.earlier <= len(shifts) else None
+
+    def count(self, of: Setting) -> int:
+        """Assignments; 0 where there is no such start. Raises as `placebo_assignments` does."""
+        return 0 if self.shift(of.panel) is None else len(self._assignments(of))
+
+    def _assignments(self, of: Setting) -> Ints:
+        return of.keep(
+            ("assignments", self.replicates),
+            lambda: placebo_assignments(of.panel, self.replicates, of.seed("variance:placebo")),
         )
 
+    def run(self, of: Setting, start: int, stop: int) -> Arrays:
+        """Results of assignments start to stop. Raises the first error of one without an estimate."""
+        shift = self.shift(of.panel)
+        assert shift is not None  # noqa: S101 - the list is empty
+        assignments = self._assignments(of)[start:stop]
+        places = np.searchsorted(np.flatnonzero(~of.panel.ever_treated), assignments)
+        errors, squares = self._errors(of, shift, assignments, places)
+        treated = earlier_treatment(of.panel, shift)
+        found = {"att": _mean(errors, treated), "event_effects": _by_event_time(errors, treated, event_times(of.panel))}
+        return found | {"errors": errors, "squares": squares, "places": places} if self.detail else found
 
-def placebo_assignments(panel: Panel, options: PlaceboOptions, seed: int) -> Ints:
-    """(n_replicates, n_treated_units) positions of the never-treated units that stand in for the treated ones.
+    def _errors(self, of: Setting, shift: int, assignments: Ints, places: Ints) -> tuple[Floats, Floats]:
+        controls = np.flatnonzero(~of.panel.ever_treated)
+        untreated = of.panel.take_units(controls).until(of.panel.n_periods - shift)
+        treatment = earlier_treatment(of.panel, shift)
+        if of.definition.placebos is not None and not self.retune:
+            found = of.definition.placebos(untreated, treatment, places)
+            if found is not None:
+                squares = np.full((len(places), controls.size), (controls.size - places.shape[1]) ** -2.0)
+                np.put_along_axis(squares, places, 0.0, axis=1)
+                return found, squares
+        errors = np.empty((len(places), *treatment.shape))
+        squares = np.empty((len(places), controls.size))
+        failures: list[GroupError] = []
+        penalties = None if self.retune else of.fit.penalties
+        seed = of.seed("variance:placebo")
+        for b, place in enumerate(places):
+            treated = np.zeros(untreated.treated.shape, dtype=np.bool_)
+            treated[place] = treatment
+            placebo = untreated.with_treatment(treated)
+            try:
+                fit = of.definition.fit(placebo, of.options, penalties, replicate_seed(seed, *assignments[b].tolist()))
+                att(placebo, fit)
+            except GroupError as error:
+                failures.append(error)
+                continue
+            errors[b] = effect_cells(placebo, fit)[place]
+            squares[b] = squared_weights(placebo, fit.blocks)
+        raise_first(failures, len(places), "placebo")
+        return errors, squares
 
-    Column k takes over the treatment of the k-th ever-treated unit. Rows are distinct as assignments: units that get
-    the same treatment are not told apart. All assignments are listed in lexicographic order when they are no more than
-    ``options.replicates``; else distinct ones are drawn uniformly, and a larger number of replicates extends the list
-    of a smaller. Any slice of rows can be given to `placebo_errors`. Units that are observed in no treated period, or
-    in none before, cannot stand in; they stay controls.
 
-    Raises NoTreatedCellsError without treated units, TooFewControlsError unless the units that can stand in outnumber
-    them and there are two distinct assignments.
+def earlier_treatment(panel: Panel, shift: int) -> Bools:
+    """(n_treated_units, n_periods - shift): rows of W of ever-treated units, moved back by so many periods."""
+    return lasting_treatment(panel)[:, shift:]
+
+
+def earlier_starts(panel: Panel, n: int) -> tuple[int, ...]:
+    """Shifts of at most n earlier starts, evenly spread, the latest first.
+
+    At least half of the periods before the first treatment are left, and as far as that allows the moved cells lie
+    before the real ones.
     """
-    treated_rows = np.flatnonzero(panel.ever_treated)
-    controls = _stand_ins(panel)
-    if treated_rows.size == 0:
-        raise NoTreatedCellsError("No observed cell is treated.", "Check the treatment column.")
-    if controls.size <= treated_rows.size:
-        raise TooFewControlsError(
-            "Placebos need more never-treated units, observed before and during treatment, than treated ones, but "
-            f"there are {controls.size} and {treated_rows.size}.",
-            "Add untreated units, or leave the placebo variance out.",
-        )
-    groups = _same_treatment(_lasting_treatment(panel))
-    n_distinct = _count(controls.size, [group.size for group in groups])
-    if n_distinct <= options.replicates:
-        chosen = np.array(list(_all_assignments(controls.size, groups, treated_rows.size)), dtype=np.intp)
-    else:
-        chosen = _draws(controls.size, groups, treated_rows.size, options.replicates, seed)
-    return np.asarray(controls[chosen])
+    treated = panel.treated[panel.ever_treated]
+    if n == 0 or not treated.size:
+        return ()
+    n_pre = int(first_treated(treated).min())
+    most = n_pre - max(math.ceil(_SHARE_BEFORE * n_pre), 2)
+    if most < 1:
+        return ()
+    least = min(int(np.count_nonzero(treated.any(axis=0))), most)
+    return tuple(np.unique(np.linspace(least, most, n).round().astype(int)).tolist())
 
 
-def _lasting_treatment(panel: Panel) -> Bools:
-    """(n_treated_units, n_periods): rows of W of ever-treated units, carried forward over cells that are not observed.
+def squared_weights(panel: Panel, blocks: tuple[WeightedBlock, ...]) -> Floats:
+    """(n_units,) squares of the weights that never-treated units have in the ATT.
 
-    A unit without a row in some treated period has W = 0 there, but a stand-in that is observed has to be treated.
+    Blocks count by their treated cells. Without blocks all never-treated units count alike.
     """
-    treated, observed = panel.treated[panel.ever_treated].copy(), panel.observed[panel.ever_treated]
-    for t in range(1, panel.n_periods):
-        treated[:, t] |= ~observed[:, t] & treated[:, t - 1]
-    return treated
+    weights = np.zeros(panel.n_units)
+    if not blocks:
+        weights[~panel.ever_treated] = 1.0 / max(int(np.count_nonzero(~panel.ever_treated)), 1)
+    for block in blocks:
+        weights[block.donors] += block.unit * block.treated.size * block.n_post
+    return np.asarray(np.square(weights / max(weights.sum(), np.finfo(float).tiny)))
 
 
-def _stand_ins(panel: Panel) -> Ints:
-    """Positions of never-treated units with an outcome in some treated period and in some period before it."""
-    treated_periods = panel.treated.any(axis=0)
-    first = int(treated_periods.argmax())
-    during = panel.observed[:, treated_periods].any(axis=1)
-    before = panel.observed[:, :first].any(axis=1) | (first == 0)
-    return np.flatnonzero(~panel.ever_treated & during & before)
+def _mean(errors: Floats, treated: Bools) -> Floats:
+    """(n,) mean error over treated cells that have one."""
+    return np.asarray(np.nanmean(errors[:, treated], axis=1))
 
 
-def placebo_errors(
-    panel: Panel,
-    estimator: EstimatorFunction,
-    estimator_options: Any,
-    penalties: Penalties | None,
-    assignments: Ints,
-    seed: int,
-) -> PlaceboErrors:
-    """Estimate every assignment's placebo effect.
-
-    assignments: (n_replicates, n_treated_units) rows of `placebo_assignments`; penalties None tunes in each replicate,
-    with a seed that depends on ``seed`` and the assignment only, not on the slice it comes in.
-    A replicate the estimator declines would bias the variance if dropped, so the first error's class is raised with the
-    number of replicates that failed.
-    """
-    treatment = _lasting_treatment(panel)
-    controls = np.flatnonzero(~panel.ever_treated)
-    untreated = panel.take_units(controls)
-    event_time = _event_times(panel)
-    effects = np.full(len(assignments), np.nan)
-    event_effects = np.full((len(assignments), event_time.size), np.nan)
-    failures: list[GroupError] = []
-    for b, assignment in enumerate(assignments):
-        treated = np.zeros(untreated.treated.shape, dtype=np.bool_)
-        treated[np.searchsorted(controls, assignment)] = treatment
-        placebo = untreated.with_treatment(treated)
-        try:
-            fit = estimator(placebo, estimator_options, penalties, _replicate_seed(seed, assignment))
-            effects[b] = att(placebo, fit)
-        except GroupError as error:
-            failures.append(error)
-            continue
-        study = event_study(placebo, fit)
-        event_effects[b, np.searchsorted(event_time, study.event_time)] = study.estimate
-    if failures:
-        first = failures[0]
-        raise type(first)(
-            f"{len(failures)} of {len(assignments)} placebo replicates have no estimate; the first: {first.message}",
-            first.hint or "Leave the placebo variance out.",
-        )
-    return PlaceboErrors(effects, event_time, event_effects)
+def _by_event_time(errors: Floats, treated: Bools, event_time: Ints) -> Floats:
+    """(n, k) mean error by event time, as `event_study` has it: treated cells, and those before the first of a unit."""
+    start = first_treated(treated)
+    before = np.arange(treated.shape[1]) < start[:, None]
+    counted = (before | treated) & np.isfinite(errors)
+    errors = np.where(counted, errors, 0.0)
+    sums = np.zeros((len(errors), event_time.size))
+    n_cells = np.zeros(sums.shape, dtype=np.intp)
+    for one in np.unique(start).tolist():
+        members = start == one
+        # Event times are consecutive. Moved back, units begin at later ones.
+        first = -one - int(event_time[0])
+        columns = slice(first, first + treated.shape[1])
+        sums[:, columns] += errors[:, members].sum(axis=1)
+        n_cells[:, columns] += counted[:, members].sum(axis=1)
+    return np.asarray(np.divide(sums, n_cells, out=np.full(sums.shape, np.nan), where=n_cells > 0))
 
 
-def placebo_variance(errors: PlaceboErrors) -> VarianceEstimate:
+def placebo_sets(options: PlaceboOptions) -> tuple[ReplicateSet, ...]:
+    """The one list of replicates the placebo variance needs."""
+    return (Placebos(options.replicates, options.retune),)
+
+
+def placebo_variance(of: Setting, options: PlaceboOptions, replicates: Replicates) -> VarianceEstimate:
     """Standard deviation of the placebo estimates around their mean, divisor n_replicates (Algorithm 4).
 
-    Event times some replicate has no effect for get no standard error. Raises TooFewControlsError with fewer than two
-    replicates, SolverError for an estimate that is not finite.
+    Event times some replicate has no effect for get no standard error. The permutation p-value is the share of
+    assignments, the real one among them, with an estimate at least as far from zero (Abadie et al. 2010); it is there
+    when the replicates are all assignments.
+    Raises TooFewControlsError with fewer than two assignments, NoTreatedCellsError, SolverError for an estimate that is
+    not finite, and what placebo fits raise.
     """
-    n_replicates = int(errors.att.size)
-    if n_replicates < 2:
-        raise TooFewControlsError(
-            f"A placebo variance needs two distinct assignments, but there is {n_replicates}.", "Add untreated units."
-        )
-    if not np.isfinite(errors.att).all():
-        raise SolverError("A placebo estimate is not finite.", "Look for extreme outcomes.")
-    complete = np.flatnonzero(np.isfinite(errors.event_effects).all(axis=0))
-    return VarianceEstimate(
-        std_error=_spread(errors.att),
-        n_replicates=n_replicates,
-        event_std_errors={int(errors.event_time[k]): _spread(errors.event_effects[:, k]) for k in complete},
-    )
+    found = replicates.of(placebo_sets(options)[0])
+    effects = found["att"]
+    spread = spread_of(effects, "placebo")
+    n = int(effects.size)
+    p_value = None
+    if all_assigned(of.panel, n):
+        # Estimates that differ by rounding only are ties.
+        estimate = abs(att(of.panel, of.fit)) * (1.0 - 1e-9)
+        p_value = (1 + int(np.count_nonzero(np.abs(effects) >= estimate))) / (n + 1)
+    return VarianceEstimate(ErrorBar(spread), n, lambda: Details(event_spreads(of.panel, found)), p_value)
 
 
-def placebo_n_fits(size: PanelSize, options: PlaceboOptions) -> int:
-    """Fits the variance needs at most (exact for one treated unit); 0 where it will be declined."""
-    n_controls = size.n_units - size.n_treated_units
-    if n_controls <= size.n_treated_units or size.n_treated_units == 0:
-        return 0
-    return min(options.replicates, math.perm(n_controls, min(size.n_treated_units, 64)))
+def spread_of(effects: Floats, what: str) -> float:
+    """Standard deviation of replicates' estimates, divisor n, without under- or overflow.
 
-
-def _same_treatment(treated: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Ints]:
-    """Positions of treated units by distinct row of the treatment indicator."""
-    _, group_of = np.unique(treated, axis=0, return_inverse=True)
-    return [np.flatnonzero(group_of == g) for g in range(int(group_of.max()) + 1)]
-
-
-def _count(n_controls: int, sizes: Sequence[int]) -> int:
-    total, left = 1, n_controls
-    for size in sizes:
-        total *= math.comb(left, size)
-        left -= size
-    return total
-
-
-def _all_assignments(n_controls: int, groups: list[Ints], n_treated: int) -> Iterator[Ints]:
-    def extend(taken: Ints, rest: list[Ints]) -> Iterator[Ints]:
-        if not rest:
-            yield taken.copy()
-            return
-        free = [c for c in range(n_controls) if c not in taken]
-        for members in combinations(free, rest[0].size):
-            filled = taken.copy()
-            filled[rest[0]] = members
-            yield from extend(filled, rest[1:])
-
-    return extend(np.full(n_treated, -1, dtype=np.intp), groups)
-
-
-def _draws(n_controls: int, groups: list[Ints], n_treated: int, n_draws: int, seed: int) -> Ints:
-    def candidates() -> Iterator[tuple[int, ...]]:
-        rng = np.random.default_rng(seed)
-        while True:
-            drawn = rng.choice(n_controls, size=n_treated, replace=False)
-            for group in groups:
-                drawn[group] = np.sort(drawn[group])
-            yield tuple(drawn.tolist())
-
-    def distinct() -> Iterator[tuple[int, ...]]:
-        seen: set[tuple[int, ...]] = set()
-        for candidate in candidates():
-            if candidate not in seen:
-                seen.add(candidate)
-                yield candidate
-
-    return np.array(list(islice(distinct(), n_draws)), dtype=np.intp)
-
-
-def _replicate_seed(seed: int, assignment: Ints) -> int:
-    return int(np.random.SeedSequence([seed, *assignment.tolist()]).generate_state(1, np.uint64)[0])
-
-
-def _event_times(panel: Panel) -> Ints:
-    """Every event time a panel with this treatment can have, ascending."""
-    start = panel.treated[panel.ever_treated].argmax(axis=1)
-    return np.arange(-int(start.max()), panel.n_periods - int(start.min()), dtype=np.intp)
-
-
-def _spread(values: Floats) -> float:
-    """Standard deviation, divisor n, without under- or overflow."""
-    centred = values - values.mean()
+    Raises SolverError for one that is not finite. what: the kind of replicate, for the message.
+    """
+    if not np.isfinite(effects).all():
+        raise SolverError(f"A {what} estimate is not finite.", "Look for extreme outcomes.")
+    centred = effects - effects.mean()
     scale = float(np.abs(centred).max())
     return scale * float(np.sqrt(np.mean(np.square(centred / scale)))) if scale > 0.0 else 0.0
+
+
+def event_spreads(panel: Panel, found: Arrays, factor: float = 1.0) -> dict[int, ErrorBar]:
+    """So many standard deviations by event time, where every replicate has an effect."""
+    effects = found["event_effects"]
+    complete = np.flatnonzero(np.isfinite(effects).all(axis=0))
+    times = event_times(panel)
+    return {int(times[k]): ErrorBar(factor * spread_of(effects[:, k], "replicate")) for k in complete}

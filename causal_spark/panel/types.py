@@ -70,6 +70,17 @@ class Panel:
             covariates=None if self.covariates is None else self.covariates[rows],
         )
 
+    def until(self, n_periods: int) -> Panel:
+        """The panel of its first periods."""
+        return replace(
+            self,
+            outcome=self.outcome[:, :n_periods],
+            treated=self.treated[:, :n_periods],
+            observed=self.observed[:, :n_periods],
+            periods=self.periods[:n_periods],
+            covariates=None if self.covariates is None else self.covariates[:, :n_periods],
+        )
+
     def with_treatment(self, treated: Bools) -> Panel:
         """The same outcomes under another assignment (n_units, n_periods)."""
         return replace(self, treated=treated)
@@ -115,6 +126,27 @@ class Weights:
     values: Floats
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightedBlock:
+    """A cohort in one window, with the weights of its units and periods; all positions are those of the panel.
+
+    donors: (n_donors,) and unit: their weights; treated: (n_treated,); periods: (n_pre + n_post,), the first n_pre of
+    them the pre-period; time: (n_pre,) weights, None where the method has no intercept.
+    """
+
+    donors: Ints
+    treated: Ints
+    periods: Ints
+    n_pre: int
+    unit: Floats
+    time: Floats | None
+
+    @property
+    def n_post(self) -> int:
+        """Periods of the window."""
+        return int(self.periods.size) - self.n_pre
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Something a reader of an estimate must know, such as data it leaves out.
@@ -154,6 +186,7 @@ class Fit:
     path: every candidate tried, in order.
     rank: numerical rank of the low-rank part, None for estimators without one.
     converged: whether every solve reached its stated optimality.
+    blocks: weights block by block, of the methods that are made of them.
     notices: what else must be said of the estimate; the job writes them to ``failures`` with kind ``warned``.
     constancy: of the effect over time, None for estimators that do not judge it.
     """
@@ -166,6 +199,7 @@ class Fit:
     weights: tuple[Weights, ...] = ()
     rank: int | None = None
     converged: bool = True
+    blocks: tuple[WeightedBlock, ...] = ()
     notices: tuple[Notice, ...] = ()
     constancy: Constancy | None = None
 
@@ -183,6 +217,11 @@ class PanelSize:
     n_periods: int
     n_treated_units: int
     n_treated_cells: int
+
+    @staticmethod
+    def of(panel: Panel) -> PanelSize:
+        """Of a panel that is there."""
+        return PanelSize(panel.n_units, panel.n_periods, int(panel.ever_treated.sum()), int(panel.treated.sum()))
 
 
 #: Seconds one fit takes on one ordinary core: (size, options, tune) -> float; tune=False means penalties are given.

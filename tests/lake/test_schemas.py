@@ -18,7 +18,7 @@ CONTRACT = {
     "n_cells_not_identified n_control_units n_pre_periods pre_rmse tuning criterion lambda_time lambda_unit "
     "lambda_nn fitted_rank converged seconds constancy_statistic constancy_p_value constancy_weight",
     "panel_variances": "estimator variance_estimator conditioning std_error df statistic p_value conf_level conf_low "
-    "conf_high n_replicates",
+    "conf_high n_replicates permutation_p_value",
     "panel_event_study": "estimator event_time estimate std_error conf_low conf_high n_cells",
     "panel_cells": "estimator unit time treated outcome counterfactual effect std_error",
     "panel_weights": "estimator kind label weight",
