@@ -131,7 +131,9 @@ def fit_blocks(
         )
         found = weigh(outcomes, zeta_unit, zeta_time)
         fitted.append(found)
-        blocks.append(WeightedBlock(part.donors, part.treated, part.periods, part.n_pre, found.unit, found.time))
+        blocks.append(
+            WeightedBlock(part.donors, part.treated, part.periods, part.n_pre, found.unit, found.time, found.zeta_unit)
+        )
         weights += _listed(found, part, block.suffix)
     return Fit(
         counterfactual=predict_blocks(panel.outcome, blocks),
@@ -177,6 +179,24 @@ def predict_blocks(outcome: Floats, blocks: Sequence[WeightedBlock]) -> Floats:
         counterfactual[cells] += share * (_predict(outcome, block) - counterfactual[cells])
     counterfactual[n_averaged == 0.0] = np.nan
     return counterfactual
+
+
+def n_fitted(outcome: Floats, block: WeightedBlock) -> float:
+    """Effective number of parameters that fit the treated units' average before treatment, by ridge regression.
+
+    outcome: (n_units, n_periods). Sum over singular values s of s^2 / (s^2 + n_pre zeta^2), donors without weight left
+    out and one direction lost to the weights' sum, plus one for the intercept.
+    """
+    active = outcome[np.ix_(block.donors[block.unit > 0.0], block.periods[: block.n_pre])]
+    differences = active - active.mean(axis=0)
+    intercept = block.time is not None
+    if intercept:
+        differences -= differences.mean(axis=1, keepdims=True)
+    wide = differences.shape[0] < differences.shape[1]
+    gram = differences @ differences.T if wide else differences.T @ differences
+    squares = np.linalg.eigvalsh(gram)
+    squares = squares[squares > _ROUNDING * max(float(squares[-1]), 0.0)]
+    return float((squares / (squares + block.n_pre * block.zeta**2)).sum()) + intercept
 
 
 def _take(outcome: Floats, rows: Ints, periods: Ints) -> Floats:

@@ -39,6 +39,7 @@ from causal_spark.panel.noise_scales import (
 from causal_spark.panel.placebo import (
     Placebos,
     earlier_starts,
+    n_fitted_by,
     squared_weights,
 )
 from causal_spark.panel.replicates import Replicates, ReplicateSet, Setting, event_times
@@ -112,12 +113,13 @@ def conditional_variance(name: str) -> Callable[[Setting, ConditionalOptions, Re
 class _Start:
     """Placebos of one start.
 
-    errors, squares, places: as of `Placebos`; att, event_effects: likewise. noise: (n_controls,) relative variances of
+    errors, squares, fitted, places, att, event_effects: as of `Placebos`. noise: (n_controls,) relative variances of
     controls; shift: periods moved back; n_pre: periods before the first treated one.
     """
 
     errors: Floats
     squares: Floats
+    fitted: Floats
     places: Ints
     att: Floats
     event_effects: Floats
@@ -180,6 +182,7 @@ class _Analysis:
         self._target = panel.target_cells[panel.ever_treated] & np.isfinite(self._errors)
         self._noise = _noise(panel, n_pre)
         self._squares = squared_weights(panel, of.fit.blocks)
+        self._fitted = n_fitted_by(panel, of.fit.blocks)
         self._n_stand_ins = np.unique(self._starts[0].places).size
         shares = self._target.sum(axis=1)
         self._group = self._family(shares / shares.sum())
@@ -249,13 +252,15 @@ class _Analysis:
             donors = start.squares if members is None else np.repeat(start.squares, members.size, axis=0)
             prior = _prior(start.noise, placed, squares, donors)
             mine = self._series(start.errors, start.shift, shares, members, n_controls, averaged)
+            fitted = start.fitted if members is None else np.repeat(start.fitted, members.size)
             n_targets = 0
             if start is self._starts[0]:
                 n_targets = len(target_series)
+                fitted = np.concatenate([np.full(n_targets, self._fitted), fitted])
                 mine = np.concatenate([target_series, mine])
                 prior = Scales(np.concatenate([target.variance, prior.variance]), np.concatenate([target.df, prior.df]))
-            scales, of_series = _scales(mine, prior)
-            if start is self._starts[0] and of_series is not None:
+            scales, of_series = _scales(mine, fitted, prior)
+            if start is self._starts[0]:
                 lacking = ~np.isfinite(target_series).any(axis=1)
                 variance = np.where(lacking, np.nan, scales.variance[:n_targets])
                 targets = None if lacking.all() else Scales(variance, scales.df[:n_targets])
@@ -373,17 +378,17 @@ def _prior(noise: Scales, places: Ints, squares: Floats, donors: Floats) -> Scal
     return Scales(variance, np.maximum(np.square(variance) / error, FEWEST_DF))
 
 
-def _scales(series: Floats, prior: Scales) -> tuple[Scales, SeriesScales | None]:
+def _scales(series: Floats, fitted: Floats, prior: Scales) -> tuple[Scales, SeriesScales | None]:
     """Shrunk scales of rows; the prior's where the series say nothing.
 
-    Raises ConstantOutcomeError where all residuals are zero.
+    Raises ConstantOutcomeError where all are zero.
     """
-    if np.isfinite(series).sum(axis=1).max(initial=0) < 2:
+    if not (np.isfinite(series).sum(axis=1) - fitted >= 2.0).any():
         return prior, None
     if not np.nanmax(np.abs(series)) > 0.0:
         raise ConstantOutcomeError("All residuals before treatment are zero.", "Use time or placebo.")
-    found = series_scales(series)
-    return shrink(found, prior), found
+    found = series_scales(series, fitted)
+    return (shrink(found, prior), found) if np.isfinite(found.variance).any() else (prior, None)
 
 
 def _contrast_variance(n_pre: int, n_post: int, rho: Floats) -> float:

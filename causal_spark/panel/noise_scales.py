@@ -21,6 +21,8 @@ _ALTERNATIONS = 4
 # The mean of an inverse-gamma variable, and what is made of it, need more than two degrees of freedom.
 FEWEST_DF = 4.5
 _MOST_DF = 1e9
+# What fitted parameters must leave of a series to say anything.
+_LEAST_FREEDOM = 2.0
 # A variance this small beside the others is rounding.
 _LEAST = 1e-10
 
@@ -49,31 +51,37 @@ class Scales:
     df: Floats
 
 
-def series_scales(series: Floats) -> SeriesScales:
-    """Scales of residual series (n_rows, n_periods), NaN where there is none; some residual must not be zero."""
+def series_scales(series: Floats, fitted: Floats | float = 0.0) -> SeriesScales:
+    """Scales of residual series (n_rows, n_periods), NaN where there is none; some residual must not be zero.
+
+    fitted: (n_rows,) parameters that were fitted to each series; where they leave no freedom, nothing is known.
+    """
     seen = np.isfinite(series)
+    free = seen.sum(axis=1) - fitted
+    seen &= (free >= _LEAST_FREEDOM)[:, None]
     squares = np.where(seen, np.square(series), 0.0)
     n_row, n_period = seen.sum(axis=1), seen.sum(axis=0)
+    known = n_row > 0
     period = np.ones(series.shape[1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for _ in range(_ALTERNATIONS):
-            variance = _floored((squares / period).sum(axis=1) / n_row)
-            period = _floored((squares / np.where(n_row > 0, variance, 1.0)[:, None]).sum(axis=0) / n_period)
-            period = np.where(n_period > 0, period, 1.0)
-        variance = _floored((squares / period).sum(axis=1) / n_row)
-        standard = np.where(seen, series / np.sqrt(variance[:, None] * period), 0.0)
+    variance = np.ones(series.shape[0])
+    for step in range(_ALTERNATIONS + 1):
+        variance[known] = _floored((squares[known] / period).sum(axis=1) / free[known])
+        if step < _ALTERNATIONS:
+            sums = (squares / variance[:, None]).sum(axis=0)
+            period[n_period > 0] = _floored(sums[n_period > 0] / n_period[n_period > 0])
+    standard = np.where(seen, series / np.sqrt(variance[:, None] * period), 0.0)
     rho, shrinkage = _autocorrelation(standard, seen)
     lag = np.arange(1, rho.size + 1)
-    n = np.maximum(n_row, 1.0)[:, None]
-    inflation = 1.0 + 2.0 * (np.maximum(1.0 - lag / n, 0.0) * np.square(rho)).sum(axis=1)
+    inflation = 1.0 + 2.0 * (np.maximum(1.0 - lag / np.maximum(n_row, 1)[:, None], 0.0) * np.square(rho)).sum(axis=1)
     # A period scale, too, is estimated from these rows.
-    share = 1.0 - 1.0 / max(int(np.count_nonzero(n_row)), 2)
-    df = np.maximum((n_row - (shrinkage > 0.0)) * share / inflation, 1.0)
-    return SeriesScales(variance, np.where(n_period > 0, period, np.nan), df, rho, shrinkage)
+    share = 1.0 - 1.0 / max(int(np.count_nonzero(known)), 2)
+    df = np.maximum((free - (shrinkage > 0.0)) * share / inflation, 1.0)
+    variance[~known], period[n_period == 0] = np.nan, np.nan
+    return SeriesScales(variance, period, df, rho, shrinkage)
 
 
 def _floored(variance: Floats) -> Floats:
-    return np.maximum(variance, _LEAST * np.nanmean(variance))
+    return np.maximum(variance, _LEAST * variance.mean()) if variance.size else variance
 
 
 def _autocorrelation(standard: Floats, seen: Bools) -> tuple[Floats, float]:

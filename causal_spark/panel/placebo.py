@@ -19,6 +19,7 @@ import numpy as np
 
 from causal_spark.errors import GroupError, SolverError
 from causal_spark.panel.assignments import all_assigned, lasting_treatment, placebo_assignments
+from causal_spark.panel.blocks import n_fitted
 from causal_spark.panel.cohorts import first_treated
 from causal_spark.panel.definitions import EstimatorDefinition
 from causal_spark.panel.inference import Details, ErrorBar, VarianceEstimate
@@ -65,8 +66,9 @@ class Placebos:
     replicates, retune: as in `PlaceboOptions`. earlier: 0 for the real start, else the which of ``n_earlier`` earlier
     ones, the latest first; the list is empty where there are not so many. detail: whether results hold ``errors``
     (n, n_treated_units, n_periods), the estimator's errors at treated cells and its residuals at others of the units
-    assigned, NaN where there are none; ``squares`` (n, n_controls), squared weights of donors; and ``places``
-    (n, n_treated_units), positions of the units assigned among the controls.
+    assigned, NaN where there are none; ``squares`` (n, n_controls), squared weights of donors; ``fitted`` (n,),
+    parameters that made the residuals small, see `n_fitted`; and ``places`` (n, n_treated_units), positions of the
+    units assigned among the controls.
     Always there: ``att`` (n,) and ``event_effects`` (n, n_event_times), see `event_times`.
     """
 
@@ -126,12 +128,12 @@ class Placebos:
         assert shift is not None  # noqa: S101 - the list is empty
         assignments = self._assignments(of)[start:stop]
         places = np.searchsorted(np.flatnonzero(~of.panel.ever_treated), assignments)
-        errors, squares = self._errors(of, shift, assignments, places)
+        errors, details = self._errors(of, shift, assignments, places)
         treated = earlier_treatment(of.panel, shift)
         found = {"att": _mean(errors, treated), "event_effects": _by_event_time(errors, treated, event_times(of.panel))}
-        return found | {"errors": errors, "squares": squares, "places": places} if self.detail else found
+        return {**found, **details, "errors": errors, "places": places} if self.detail else found
 
-    def _errors(self, of: Setting, shift: int, assignments: Ints, places: Ints) -> tuple[Floats, Floats]:
+    def _errors(self, of: Setting, shift: int, assignments: Ints, places: Ints) -> tuple[Floats, Arrays]:
         controls = np.flatnonzero(~of.panel.ever_treated)
         untreated = of.panel.take_units(controls).until(of.panel.n_periods - shift)
         treatment = earlier_treatment(of.panel, shift)
@@ -140,9 +142,9 @@ class Placebos:
             if found is not None:
                 squares = np.full((len(places), controls.size), (controls.size - places.shape[1]) ** -2.0)
                 np.put_along_axis(squares, places, 0.0, axis=1)
-                return found, squares
+                return found, {"squares": squares, "fitted": np.zeros(len(places))}
         errors = np.empty((len(places), *treatment.shape))
-        squares = np.empty((len(places), controls.size))
+        squares, fitted = np.empty((len(places), controls.size)), np.zeros(len(places))
         failures: list[GroupError] = []
         penalties = None if self.retune else of.fit.penalties
         seed = of.seed("variance:placebo")
@@ -157,9 +159,10 @@ class Placebos:
                 failures.append(error)
                 continue
             errors[b] = effect_cells(placebo, fit)[place]
-            squares[b] = squared_weights(placebo, fit.blocks)
+            if self.detail:
+                squares[b], fitted[b] = squared_weights(placebo, fit.blocks), n_fitted_by(placebo, fit.blocks)
         raise_first(failures, len(places), "placebo")
-        return errors, squares
+        return errors, {"squares": squares, "fitted": fitted}
 
 
 def earlier_treatment(panel: Panel, shift: int) -> Bools:
@@ -195,6 +198,13 @@ def squared_weights(panel: Panel, blocks: tuple[WeightedBlock, ...]) -> Floats:
     for block in blocks:
         weights[block.donors] += block.unit * block.treated.size * block.n_post
     return np.asarray(np.square(weights / max(weights.sum(), np.finfo(float).tiny)))
+
+
+def n_fitted_by(panel: Panel, blocks: tuple[WeightedBlock, ...]) -> float:
+    """Parameters fitted to the treated units' outcomes before treatment, blocks counted by their treated cells."""
+    n_cells = [block.treated.size * block.n_post for block in blocks]
+    each = [n_fitted(panel.outcome, block) for block in blocks]
+    return float(np.average(each, weights=n_cells)) if blocks else 0.0
 
 
 def _mean(errors: Floats, treated: Bools) -> Floats:

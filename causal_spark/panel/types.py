@@ -131,7 +131,8 @@ class WeightedBlock:
     """A cohort in one window, with the weights of its units and periods; all positions are those of the panel.
 
     donors: (n_donors,) and unit: their weights; treated: (n_treated,); periods: (n_pre + n_post,), the first n_pre of
-    them the pre-period; time: (n_pre,) weights, None where the method has no intercept.
+    them the pre-period; time: (n_pre,) weights, None where the method has no intercept. zeta: ridge level of the unit
+    weights, in outcome units.
     """
 
     donors: Ints
@@ -140,6 +141,7 @@ class WeightedBlock:
     n_pre: int
     unit: Floats
     time: Floats | None
+    zeta: float
 
     @property
     def n_post(self) -> int:

@@ -1,0 +1,223 @@
+"""Coverage of placebo, jackknife and bootstrap intervals beside the published table (``make study-coverage``).
+
+Arkhangelsky, Athey, Hirshberg, Imbens, Wager (AER 2021), table 4: panels simulated from a model fitted to real ones,
+the effect zero, 95% intervals by the normal distribution. Draws are stored in a work folder, so that a run can be
+stopped, continued and extended; the summary of all that is there goes to ``studies/results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.machine import SINGLE_THREAD, append_rows, origin
+from causal_spark.errors import GroupError
+from causal_spark.panel.calibration import Calibration, calibrate, draw_treated, logit_probabilities
+from causal_spark.panel.inference import interval
+from causal_spark.panel.registry import ESTIMATORS, VARIANCES
+from causal_spark.panel.replicates import Replicates, Setting
+from causal_spark.panel.summary import att
+from causal_spark.panel.types import Floats, Panel
+from studies.designs import seed_of
+from studies.runner import run_all
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "studies" / "results"
+#: Rows of single draws; ignored by git.
+WORK = ROOT / "artifacts" / "studies" / "coverage"
+#: Coverage in 400 draws, from the authors' stored results.
+PUBLISHED = Path(__file__).resolve().parent / "published_coverage.csv"
+_PUBLISHED_DRAWS = 400
+
+STUDY_SEED = 20261126
+NAMES = ("did", "sc", "sdid", "difp")
+METHODS = ("placebo", "jackknife", "bootstrap")
+_LEVEL = 0.95
+# With equal probabilities a draw has ten treated units all but always, see `studies.designs`.
+_EQUAL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageDesign:
+    """A row of the published table.
+
+    data, outcome: the panel; policy: column that treated units are drawn like, None for equal probabilities.
+    n_treated, n_post: units treated at most, and periods. n_units: units drawn from the panel's with replacement, None
+    for the panel's own.
+    """
+
+    data: str
+    outcome: str
+    policy: str | None
+    n_treated: int = 10
+    n_post: int = 10
+    n_units: int | None = None
+
+
+_BASELINE = CoverageDesign("CPS", "log_wage", "min_wage")
+_PENN = CoverageDesign("PENN", "log_gdp", "dem")
+#: By the table's names of rows.
+DESIGNS = {
+    "baseline": _BASELINE,
+    "gun.law": replace(_BASELINE, policy="open_carry"),
+    "abortion": replace(_BASELINE, policy="abort_ban"),
+    "random": replace(_BASELINE, policy=None),
+    "hours": replace(_BASELINE, outcome="hours"),
+    "urate": replace(_BASELINE, outcome="urate"),
+    "T1.is.one": replace(_BASELINE, n_post=1),
+    "N1.is.one": replace(_BASELINE, n_treated=1),
+    "blocksize.is.one": replace(_BASELINE, n_treated=1, n_post=1),
+    "penn.democracy": _PENN,
+    "penn.education": replace(_PENN, policy="educ"),
+    "penn.random": replace(_PENN, policy=None),
+    "resample.200": replace(_BASELINE, n_units=200),
+    "resample.400": replace(_BASELINE, n_units=400),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One draw of one design."""
+
+    design: str
+    number: int
+
+
+@cache
+def model_of(data: str, outcome: str, policy: str | None) -> tuple[Calibration, Floats]:
+    """The model fitted to a panel of synthdid-py's, and each unit's probability of being treated."""
+    with resources.as_file(resources.files("synthdid") / "data" / f"{data}.csv") as path:
+        table = pd.read_csv(path, sep=";", true_values=["TRUE"], false_values=["FALSE"])
+    unit = "state" if data == "CPS" else "country"
+    wide = table.pivot_table(index=unit, columns="year", values=outcome)
+    calibration = calibrate(wide.to_numpy(np.float64), np.isfinite(wide.to_numpy()))
+    if policy is None:
+        return calibration, np.full(len(wide), _EQUAL)
+    having = table.groupby(unit)[policy].max().reindex(wide.index).to_numpy() > 0
+    return calibration, logit_probabilities(calibration.unit_factors, having)
+
+
+def draw(design: CoverageDesign, seed: int) -> Panel:
+    """One panel without an effect, outcomes in standard deviations of the design's panel."""
+    calibration, probability = model_of(design.data, design.outcome, design.policy)
+    rng = np.random.default_rng(seed)
+    if design.n_units is not None:
+        rows = rng.integers(0, probability.size, size=design.n_units)
+        additive, interactive = calibration.additive[rows], calibration.interactive[rows]
+        calibration, probability = replace(calibration, additive=additive, interactive=interactive), probability[rows]
+    outcome = (calibration.draw(rng, 1)[0] - calibration.centre) / calibration.scale
+    treated = np.zeros(outcome.shape, dtype=bool)
+    treated[draw_treated(probability, design.n_treated, rng), -design.n_post :] = True
+    return Panel(outcome, treated, np.ones_like(treated), np.arange(outcome.shape[0]), np.arange(outcome.shape[1]))
+
+
+def run(task: Task) -> list[dict[str, object]]:
+    """A row per estimator and variance: estimate, standard error (empty where declined), whether zero is covered."""
+    seed = seed_of(STUDY_SEED, task.design, task.number)
+    panel = draw(DESIGNS[task.design], seed)
+    rows: list[dict[str, object]] = []
+    for name in NAMES:
+        definition = ESTIMATORS[name]
+        options = definition.options()
+        fit = definition.fit(panel, options, None, seed)
+        estimate = att(panel, fit)
+        setting = Setting(panel, definition, options, fit, partial(seed_of, seed))
+        for method in METHODS:
+            row: dict[str, object] = {"design": task.design, "draw": task.number, "estimator": name, "variance": method}
+            try:
+                variance = VARIANCES[method]
+                found = variance.estimate(setting, variance.options(), Replicates(setting)).att
+            except GroupError:
+                rows.append(row | {"estimate": estimate, "std_error": "", "covered": ""})
+                continue
+            around = interval(estimate, found.std_error, found.df, _LEVEL)
+            covered = int(around.conf_low <= 0.0 <= around.conf_high)
+            rows.append(row | {"estimate": estimate, "std_error": found.std_error, "covered": covered})
+    return rows
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per design, estimator and variance, beside the published coverage.
+
+    rows: as `run` makes them. ``z``: difference over the standard errors of both, combined.
+    """
+    known = rows.dropna(subset=["covered"])
+    found = known.groupby(["design", "variance", "estimator"]).agg(
+        n=("covered", "size"),
+        coverage=("covered", "mean"),
+        mean_std_error=("std_error", "mean"),
+        sd_of_estimates=("estimate", "std"),
+    )
+    declined = rows[rows["covered"].isna()].groupby(["design", "variance", "estimator"]).size()
+    found = found.join(declined.rename("declined"), how="outer").fillna({"declined": 0, "n": 0})
+    published = pd.read_csv(PUBLISHED).melt(["variance", "design"], var_name="estimator", value_name="published")
+    found = found.reset_index().merge(published, how="left", on=["design", "variance", "estimator"])
+    # With both at the mean of the two, so that a coverage of 1 has an error.
+    pooled = (found["coverage"] * found["n"] + found["published"] * _PUBLISHED_DRAWS) / (found["n"] + _PUBLISHED_DRAWS)
+    error = np.sqrt(pooled * (1.0 - pooled) * (1.0 / found["n"].clip(lower=1) + 1.0 / _PUBLISHED_DRAWS))
+    found["z"] = (found["coverage"] - found["published"]) / error
+    order = {name: place for place, name in enumerate(DESIGNS)}
+    found = found.sort_values("design", key=lambda names: names.map(order), kind="stable")
+    return found.sort_values("variance", kind="stable", ignore_index=True).astype({"n": int, "declined": int})
+
+
+def store_of(design: str) -> Path:
+    """Where draws of a design are kept."""
+    return WORK / f"{design}.csv"
+
+
+def open_tasks(designs: list[str], n: int) -> list[Task]:
+    """Draws that are not stored yet, designs in turn."""
+    done = {
+        design: set(pd.read_csv(store_of(design))["draw"]) if store_of(design).is_file() else set()
+        for design in designs
+    }
+    return [Task(design, number) for number in range(n) for design in designs if number not in done[design]]
+
+
+def arguments_of(given: list[str]) -> argparse.Namespace:
+    """Command line of the study."""
+    parser = argparse.ArgumentParser(prog="python -m studies.coverage", description=__doc__)
+    parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
+    parser.add_argument("--n", type=int, default=400, help="draws per design")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--summary-only", action="store_true")
+    return parser.parse_args(given)
+
+
+def main(given: list[str]) -> None:
+    """Run what is missing, then summarise all that is there."""
+    arguments = arguments_of(given)
+    os.environ.update(SINGLE_THREAD)
+    here = origin()
+    tasks = [] if arguments.summary_only else open_tasks(arguments.designs, arguments.n)
+    start = time.perf_counter()
+    for k, rows in enumerate(run_all(run, tasks, arguments.processes), start=1):
+        append_rows(store_of(str(rows[0]["design"])), [row | {"commit": here["commit"]} for row in rows])
+        if k % 100 == 0 or k == len(tasks):
+            print(f"{k}/{len(tasks)} draws, {time.perf_counter() - start:.0f} s", flush=True)
+    parts = [pd.read_csv(path) for path in sorted(WORK.glob("*.csv"))]
+    if not parts:
+        raise SystemExit("There is nothing to summarise yet.")
+    rows_kept = pd.concat(parts, ignore_index=True)
+    table = summarise(rows_kept)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    table.round(4).to_csv(RESULTS / "coverage.csv", index=False)
+    notes = here | {"command": "python -m studies.coverage " + " ".join(given), "study_seed": STUDY_SEED}
+    notes |= {"commits": sorted(set(rows_kept["commit"]))}
+    (RESULTS / "coverage_run.json").write_text(json.dumps(notes, indent=1) + "\n")
+    print(table.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
