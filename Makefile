@@ -58,6 +58,18 @@ bench-long: .venv/installed-dev  ## Time and weigh one long panel through the jo
 study-dwcp: .venv/installed-dev  ## Accuracy of the DWCP family beside the classics on simulated panels (ARGS="--n 50")
 	$(BIN)/python -m studies.dwcp $(ARGS)
 
+.PHONY: study-variances
+study-variances: .venv/installed-dev  ## Coverage and power of conditional variances (ARGS="--estimator sdid --n 500")
+	$(BIN)/python -m studies.variances $(ARGS)
+
+.PHONY: study-coverage
+study-coverage: .venv/installed-dev  ## Coverage of placebo, jackknife, bootstrap beside the published (ARGS="--designs urate")
+	$(BIN)/python -m studies.coverage $(ARGS)
+
+.PHONY: study-prop99
+study-prop99: .venv/installed-dev .venv-bench/installed  ## Standard errors on Proposition 99 beside other packages'
+	$(BIN)/python -m studies.prop99
+
 .PHONY: pictures
 pictures: .venv/installed-dev  ## Draw the pictures of docs/ anew
 	$(BIN)/python docs/draw_pictures.py

@@ -12,12 +12,13 @@ from causal_spark.panel.tuning import LAMBDA_NN_FLOOR
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
+VARIANCES_TEXT = (ROOT / "docs" / "variances.md").read_text(encoding="utf-8")
 METHODS = {**ESTIMATORS, **VARIANCES}
 
 
-def sections() -> dict[str, str]:
+def sections(text: str = TEXT + VARIANCES_TEXT) -> dict[str, str]:
     """Text of each method's section, by the name in its heading."""
-    parts = re.split(r"^## (.+)$", TEXT, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
     texts = dict(zip(parts[::2], parts[1::2], strict=True))
     return {heading.strip("`"): text for heading, text in texts.items() if heading.startswith("`")}
 
@@ -33,14 +34,16 @@ def as_in_configuration(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-def test_every_estimator_and_variance_has_a_section_in_the_order_of_the_registry() -> None:
-    assert list(sections()) == list(METHODS)
+@pytest.mark.parametrize(("text", "methods"), [(TEXT, ESTIMATORS), (VARIANCES_TEXT, VARIANCES)])
+def test_every_estimator_and_variance_has_a_section_in_the_order_of_the_registry(text: str, methods: Any) -> None:
+    assert list(sections(text)) == list(methods)
 
 
-def test_the_overview_has_every_estimator_and_says_as_much_of_each() -> None:
-    table = TEXT.partition("## Which to use when\n\n")[2].partition("\n\n")[0].splitlines()
-    assert [line.split("|")[1].strip(" `") for line in table[2:]] == list(ESTIMATORS)
-    assert len({line.count("|") for line in table}) == 1
+def test_the_overviews_have_every_method_and_say_as_much_of_each() -> None:
+    for text, methods in ((TEXT, ESTIMATORS), (VARIANCES_TEXT, VARIANCES)):
+        table = text.partition("## Which to use when\n\n")[2].partition("\n\n")[0].splitlines()
+        assert [line.split("|")[1].strip(" `") for line in table[2:]] == list(methods)
+        assert len({line.count("|") for line in table}) == 1
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -59,15 +62,16 @@ def test_the_floor_of_the_nuclear_norm_penalty_is_the_codes() -> None:
 
 
 def test_every_error_named_exists() -> None:
-    named = set(re.findall(r"`(\w+Error)`", TEXT))
+    named = set(re.findall(r"`(\w+Error)`", TEXT + VARIANCES_TEXT))
     assert named
     assert {name for name in named if not issubclass(getattr(errors, name, object), errors.GroupError)} == set()
 
 
-def test_links_within_the_page_lead_to_a_heading() -> None:
-    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+@pytest.mark.parametrize("text", [TEXT, VARIANCES_TEXT])
+def test_links_within_the_page_lead_to_a_heading(text: str) -> None:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    links = re.findall(r"\]\(#([^)]+)\)", TEXT)
+    links = re.findall(r"\]\(#([^)]+)\)", text)
     assert links
     assert set(links) <= anchors
 
@@ -84,4 +88,4 @@ def test_the_shipped_configuration_runs_every_estimator() -> None:
 
 
 def test_lines_fit_a_screen() -> None:
-    assert [line for line in TEXT.splitlines() if len(line) > 130] == []
+    assert [line for line in (TEXT + VARIANCES_TEXT).splitlines() if len(line) > 130] == []

@@ -93,10 +93,8 @@ def _autocorrelation(standard: Floats, seen: Bools) -> tuple[Floats, float]:
     n_periods = standard.shape[1]
     n_lags = max(n_periods // 3, 1) if n_periods > 2 else 0
     lag = np.arange(1, n_lags + 1)
-    moments = np.empty(n_lags + 1)
-    for k in range(n_lags + 1):
-        pairs = np.count_nonzero(seen[:, k:] & seen[:, : n_periods - k])
-        moments[k] = np.vdot(standard[:, k:], standard[:, : n_periods - k]) / max(int(pairs), 1)
+    products, pairs = standard.T @ standard, seen.T.astype(float) @ seen
+    moments = np.array([products.trace(offset=k) / max(float(pairs.trace(offset=k)), 1.0) for k in range(n_lags + 1)])
     if not moments[0] > 0.0:
         return np.zeros(n_lags), 0.0
     moments /= moments[0]
@@ -105,7 +103,7 @@ def _autocorrelation(standard: Floats, seen: Bools) -> tuple[Floats, float]:
     mean, rho = 1.0 / n_periods, moments[1:]
     for _ in range(50):
         missing = min(max(mean - kept, 0.0), 0.9)
-        rho = np.clip(moments[1:] * (1.0 - missing) + missing, -0.99, 0.99)
+        rho = np.minimum(np.maximum(moments[1:] * (1.0 - missing) + missing, -0.99), 0.99)
         wanted = (1.0 + 2.0 * float(((1.0 - lag / n_periods) * rho).sum())) / n_periods
         wanted = min(max(wanted, 0.3 / n_periods), 0.9)
         if abs(wanted - mean) < 1e-6:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from causal_spark.panel.conditional import CONDITIONING, ConditionalOptions, conditional_sets
 from causal_spark.panel.inference import VarianceEstimate
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.replicates import Replicates, Setting
@@ -37,3 +38,9 @@ def variance_of(setting: Setting, name: str, results: Replicates | None = None, 
     """A variance of the setting's estimate."""
     definition = VARIANCES[name]
     return definition.estimate(setting, definition.options(**options), results or Replicates(setting))
+
+
+def all_four(setting: Setting, **options: Any) -> dict[str, VarianceEstimate]:
+    """Every conditional variance, all from the same replicates."""
+    results = Replicates(setting, conditional_sets(ConditionalOptions(**options)))
+    return {name: variance_of(setting, name, results, **options) for name in CONDITIONING}

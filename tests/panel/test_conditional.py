@@ -4,26 +4,17 @@ import numpy as np
 import pytest
 
 from causal_spark.errors import ConstantOutcomeError, SolverError, TooFewControlsError, TooFewPeriodsError
-from causal_spark.panel.conditional import CONDITIONING, ConditionalOptions, conditional_sets
+from causal_spark.panel.conditional import CONDITIONING, ConditionalOptions
 from causal_spark.panel.did import did
 from causal_spark.panel.event_study import event_study
-from causal_spark.panel.inference import interval
 from causal_spark.panel.placebo import earlier_starts
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
-from causal_spark.panel.replicates import Replicates
 from causal_spark.panel.summary import att
 from causal_spark.panel.types import Fit, PanelSize, Penalties
-from studies.noise import NoiseDesign, draw
 from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel
-from tests.panel.settings import setting_of, variance_of
+from tests.panel.settings import all_four, setting_of, variance_of
 
 ALL = list(CONDITIONING)
-
-
-def all_four(setting, **options):
-    """Every conditional variance, all from the same replicates."""
-    results = Replicates(setting, conditional_sets(ConditionalOptions(**options)))
-    return {name: variance_of(setting, name, results, **options) for name in ALL}
 
 
 def std_errors(setting, **options):
@@ -57,11 +48,17 @@ PANELS = {
 SLOW = {"dwcp": Penalties(lambda_time=0.1, lambda_unit=0.5), "dwcp_constant": None, "dwcp_adaptive": None}
 
 
-@pytest.mark.parametrize("panel", PANELS)
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "panel"),
+    # The adaptive one takes seconds, and differs from its two parts in a weight only.
+    [
+        (name, panel)
+        for name in ESTIMATORS
+        for panel in PANELS
+        if name != "dwcp_adaptive" or panel == "one treated unit"
+    ],
+)
 def test_every_estimator_has_all_four_with_finite_parts(name, panel):
-    if name == "dwcp_adaptive" and panel != "one treated unit":
-        pytest.skip("Takes seconds, and differs from sdid and dwcp_constant in its weights only.")
     setting = setting_of(PANELS[panel](), name, penalties=SLOW.get(name))
     options = {"replicates": 4, "starts": 1} if name in SLOW else {"replicates": 12, "starts": 3}
     target = setting.panel.target_cells & np.isfinite(setting.fit.counterfactual)
@@ -166,7 +163,7 @@ def test_the_error_of_a_single_treated_cell_is_that_of_the_estimate():
 
 
 def test_a_quiet_and_a_noisy_treated_unit_differ_given_the_unit_only():
-    """Their controls are the same, and nearly all that the others rest on: marginal asks how persistent residuals are."""
+    """Their controls are the same, on which the others rest; marginal asks how persistent all residuals are, too."""
     found = {}
     for label, scale in (("quiet", 0.25), ("noisy", 4.0)):
         scales = np.where(np.arange(26) == 25, scale, 1.0)[:, None]
@@ -198,11 +195,13 @@ def test_a_quiet_or_noisy_treated_period_shows_given_the_period_only(factor):
     found = std_errors(setting_of(noisy_panel(n_post=1, period_scales=scales, seed=10)))
     plain = std_errors(setting_of(noisy_panel(n_post=1, seed=10)))
     ratio = {name: found[name] / plain[name] for name in ALL}
-    assert ratio["time"] == pytest.approx(factor, rel=0.2)
-    # Earlier starts say that such a period is improbable, which moves it towards them, but no more than that.
+    # Variances of a contrast with the mean of 23 periods before.
+    of_contrast = (factor**2 + 1 / 23) / (1 + 1 / 23)
+    assert ratio["time"] == pytest.approx(np.sqrt(of_contrast), rel=0.2)
+    # Earlier starts call such a period improbable, which moves it towards them, but not all the way.
     assert min(factor, factor**0.6) < ratio["unit_time"] < max(factor, factor**0.6)
     # The others average over seven starts, of which one is noisy, or quiet.
-    average = np.sqrt((6 + factor**2) / 7)
+    average = np.sqrt((6 + of_contrast) / 7)
     assert ratio["marginal"] == pytest.approx(average, rel=0.25)
     assert ratio["unit"] == pytest.approx(average, rel=0.25)
     if factor > 1.0:
@@ -226,7 +225,7 @@ def test_cells_and_event_times_are_noisier_in_noisy_periods_given_the_period():
     for ratio in (by_cell, by_event_time):
         for given, not_given in (("time", "marginal"), ("unit_time", "unit")):
             assert ratio[given] > 3.0
-            assert ratio[given] > 1.5 * ratio[not_given]
+            assert ratio[given] > 1.3 * ratio[not_given]
 
 
 def test_shrinking_draws_the_noise_of_treated_periods_towards_that_of_earlier_ones():
@@ -279,26 +278,6 @@ def test_a_control_without_an_estimate_at_an_earlier_start_leaves_the_treated_pe
     placebo = variance_of(setting, "placebo")
     assert placebo.n_replicates == 13
     assert variance_of(setting, "time").att.std_error == pytest.approx(placebo.att.std_error, rel=0.15)
-
-
-def test_they_cover_in_quiet_and_noisy_draws_if_given_both():
-    """One treated cell, noise a_i b_t with autocorrelation .5; the standard error of a coverage of 75 draws is .025."""
-    covered, variances = [], []
-    for seed in range(300):
-        panel, variance = draw(NoiseDesign("cell", "both", 0.5), seed)
-        setting = setting_of(panel)
-        estimate = att(panel, setting.fit)
-        intervals = [interval(estimate, f.att.std_error, f.att.df) for f in all_four(setting).values()]
-        covered.append([one.conf_low <= 0.0 <= one.conf_high for one in intervals])
-        variances.append(variance)
-    covered = np.array(covered)[np.argsort(variances)]
-    overall = dict(zip(ALL, covered.mean(axis=0), strict=True))
-    quietest, noisiest = (dict(zip(ALL, part.mean(axis=0), strict=True)) for part in (covered[:75], covered[-75:]))
-    assert all(0.91 <= share <= 0.985 for share in overall.values())
-    assert quietest["marginal"] > 0.98
-    assert noisiest["marginal"] < 0.87
-    assert 0.89 <= noisiest["unit_time"] <= 1.0
-    assert 0.89 <= quietest["unit_time"] < 0.99
 
 
 @pytest.mark.parametrize("name", ALL)

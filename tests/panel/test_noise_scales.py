@@ -5,6 +5,8 @@ import pytest
 from scipy.special import polygamma
 from scipy.stats import f as f_distribution
 
+from causal_spark.panel.blocks import n_fitted
+from causal_spark.panel.difp import difp
 from causal_spark.panel.noise_scales import (
     Scales,
     inverse_trigamma,
@@ -14,6 +16,9 @@ from causal_spark.panel.noise_scales import (
     shrink,
     unit_variances,
 )
+from causal_spark.panel.sc import sc
+from causal_spark.panel.sdid import SdidOptions, sdid
+from tests.panel.panels import block_panel, panel_of
 
 
 def noise(rng, scales, n_periods, ar=0.0, period_scales=1.0):
@@ -179,6 +184,57 @@ def test_rows_and_periods_without_residuals_do_not_touch_the_others():
     np.testing.assert_allclose(padded.period[:12], whole.period, rtol=1e-9)
     assert np.isnan(padded.variance[20])
     assert np.isnan(padded.period[12])
+
+
+def test_parameters_fitted_to_a_series_are_no_degrees_of_freedom_of_it():
+    series = noise(np.random.default_rng(17), np.ones(120), 20)
+    fitted = np.tile([0.0, 5.0, 17.9, 18.5, 25.0, 0.0], 20)
+    plain, found = series_scales(series), series_scales(series, fitted)
+    # Those that leave nothing to go by tell nothing, and do not count among the others.
+    told = fitted < 18.0
+    np.testing.assert_array_equal(np.isfinite(found.variance), told)
+    np.testing.assert_allclose(series_scales(series[told], fitted[told]).variance, found.variance[told])
+    ratio = (found.variance / plain.variance).reshape(20, 6).mean(axis=0)
+    np.testing.assert_allclose(ratio[1:3] / ratio[0], [20 / 15, 20 / 2.1], rtol=0.1)
+    df = found.df.reshape(20, 6)[0]
+    assert df[0] == df[5] > df[1] > df[2] >= 1.0
+
+
+@pytest.mark.parametrize("fitted", [5.0, 12.0])
+def test_parameters_fitted_to_all_series_alike_raise_all_mean_squares_by_their_share(fitted):
+    """And no more: levels are compared between starts, whose shares differ."""
+    series = noise(np.random.default_rng(17), np.exp(np.linspace(-1.0, 1.0, 9)), 20)
+    plain, found = series_scales(series), series_scales(series, np.full(9, fitted))
+    np.testing.assert_allclose(found.variance, plain.variance * 20 / (20 - fitted), rtol=0.02)
+    np.testing.assert_allclose(found.period, plain.period, rtol=0.02)
+
+
+@pytest.mark.parametrize("method", [sc, difp], ids=lambda f: f.__name__)
+def test_parameters_of_weights_are_counted_so_that_residuals_tell_the_noise(method):
+    """Treated units are averages of six donors plus noise: five free weights, and an intercept but for SC."""
+    rng = np.random.default_rng(18)
+    treated = block_panel(7, 31, 1, 1).treated
+    mean_squares, corrected, counts = [], [], []
+    for _ in range(80):
+        donors = 3.0 * np.cumsum(rng.normal(size=(6, 31)), axis=1)
+        panel = panel_of(np.vstack([donors, donors.mean(axis=0) + rng.normal(size=31)]), treated)
+        (block,) = (fit := method(panel)).blocks
+        residual = (panel.outcome - fit.counterfactual)[-1, :30]
+        mean_squares.append(np.mean(residual**2))
+        counts.append(n_fitted(panel.outcome, block))
+        corrected.append(mean_squares[-1] * 30 / (30 - counts[-1]))
+    n_parameters = 5 if method is sc else 6
+    assert n_parameters - 0.5 < np.mean(counts) <= n_parameters
+    assert np.mean(corrected) == pytest.approx(1.0, rel=0.1)
+    assert np.mean(mean_squares) < 0.87
+
+
+def test_a_strong_ridge_leaves_the_intercept_as_the_only_parameter():
+    panel = block_panel(9, 12, 1, 2)
+    fits = [sdid(panel, SdidOptions(ridge_unit=ridge)) for ridge in (0.0, 1.0, 1e5)]
+    counts = [n_fitted(panel.outcome, fit.blocks[0]) for fit in fits]
+    assert counts[0] == pytest.approx(np.count_nonzero(fits[0].blocks[0].unit))
+    assert counts[0] > counts[1] > counts[2] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_series_scale_with_their_squares():
