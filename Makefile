@@ -54,6 +54,10 @@ bench-throughput: .venv/installed-dev  ## Time many panels through the job besid
 bench-long: .venv/installed-dev  ## Time and weigh one long panel through the job (ARGS="--units 2000 --periods 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.long_panel $(ARGS)
 
+.PHONY: bench-variances
+bench-variances: .venv/installed-dev  ## Time all variances of many panels beside another package (ARGS="--panels 100")
+	$(BIN)/python -m benchmarks.variances $(ARGS)
+
 .PHONY: study-dwcp
 study-dwcp: .venv/installed-dev  ## Accuracy of the DWCP family beside the classics on simulated panels (ARGS="--n 50")
 	$(BIN)/python -m studies.dwcp $(ARGS)

@@ -170,6 +170,20 @@ def test_event_effects_are_those_of_event_studies_of_placebo_panels(name, starts
         assert found["att"][b] == pytest.approx(att(pseudo, fit), rel=1e-9, abs=1e-12)
 
 
+def test_event_effects_leave_out_what_follows_treatment_that_ends():
+    panel = staggered_panel(9, 12, (6, 8))
+    treated = panel.treated.copy()
+    treated[:, 10:] = False
+    setting = setting_of(panel.with_treatment(treated))
+    found = Placebos(12).run(setting, 0, 12)
+    for b, assignment in enumerate(assigned(setting, 12)):
+        pseudo = placebo_panel(setting.panel, assignment)
+        study = event_study(pseudo, did(pseudo))
+        known = np.isfinite(found["event_effects"][b])
+        assert event_times(setting.panel)[known].tolist() == study.event_time.tolist() == list(range(-8, 4))
+        np.testing.assert_allclose(found["event_effects"][b, known], study.estimate, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(("retune", "given"), [(False, Penalties(zeta_unit=(1.0,))), (True, None)])
 def test_penalties_are_kept_unless_retuned_and_seeds_belong_to_assignments(retune, given):
     calls = {}
