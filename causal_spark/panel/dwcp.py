@@ -116,7 +116,8 @@ class DwcpStages:
     Block tuning takes a round or three, its chunks being triples on one placebo panel; leave-one-out tuning is a single
     chunk, as every triple is compared with the best before. In the last round the chunks are cells, and the first one
     the test of constancy. State: ``squares_<k>`` of the tuning rounds, ``triple`` and ``path`` once they are known,
-    ``solved``, then ``predicted`` with ``rank`` and ``converged``.
+    ``solved``, ``known_rows``, ``known_columns`` and ``known_predicted`` of control cells that tuning has predicted,
+    then ``predicted`` with ``rank`` and ``converged``.
     """
 
     def __init__(self, panel: Panel, options: DwcpOptions, penalties: Penalties | None, seed: int) -> None:
@@ -151,7 +152,7 @@ class DwcpStages:
             return 0
         triple = self.triple(state)
         if triple is not None:
-            return 1 + len(self._cell_chunks(triple))
+            return 1 + len(self._cell_chunks(triple, state))
         if self.blocks is None:
             return 1
         asked = self.blocks.search.ask(_rounds(state))
@@ -163,7 +164,7 @@ class DwcpStages:
         if triple is not None:
             if chunk == 0:
                 return _as_arrays(self._constancy())
-            (rows, columns), tolerance = self._cell_chunks(triple)[chunk - 1]
+            (rows, columns), tolerance = self._cell_chunks(triple, state)[chunk - 1]
             predicted, rank, converged = self.cells.predict(rows, columns, triple, tolerance)
             return {"predicted": predicted, "rank": np.array(rank), "converged": np.array(converged)}
         if self.blocks is not None:
@@ -175,7 +176,16 @@ class DwcpStages:
         score = LeaveOneOut(self.cells, self.left_out, self.options.cv_tolerance, n_cells, self.seed)
         grids = self.options.lambda_time, self.options.lambda_unit, self.options.lambda_nn
         found, path = search(score, *grids, self.options.search)
-        return {"triple": np.array(found), "path": _path_array(path), "solved": np.array(score.converged)}
+        # Predictions of control cells that the estimate shows as placebos need not be made again.
+        shown = np.zeros(self.outcome.shape, dtype=bool)
+        shown[self.placebos] = True
+        mine = shown[score.rows, score.columns]
+        known = {
+            "known_rows": score.rows[mine],
+            "known_columns": score.columns[mine],
+            "known_predicted": score.predicted(found)[mine],
+        }
+        return known | {"triple": np.array(found), "path": _path_array(path), "solved": np.array(score.converged)}
 
     def fold(self, state: Arrays, results: Sequence[Arrays]) -> Arrays:
         """The state after a round."""
@@ -214,9 +224,11 @@ class DwcpStages:
         assert triple is not None  # noqa: S101 - no rounds are left
         prediction = np.full(self.outcome.shape, np.nan)
         # Groups repeat cells, always with the same prediction.
-        chunks = self._cell_chunks(triple)
+        chunks = self._cell_chunks(triple, state)
         rows, columns = (np.concatenate([cells[axis] for cells, _ in chunks]) for axis in (0, 1))
         prediction[rows, columns] = state["predicted"]
+        if "known_rows" in state:
+            prediction[state["known_rows"], state["known_columns"]] = state["known_predicted"]
         steps = state["path"].tolist() if "path" in state else []
         path = tuple(TuningStep(*step) for step in steps)
         return Fit(
@@ -237,11 +249,20 @@ class DwcpStages:
         time, unit, nn = state["triple"].tolist()
         return time, unit, nn
 
-    def _cell_chunks(self, triple: Triple) -> list[tuple[tuple[Ints, Ints], float]]:
-        """Cells (rows, columns) of each chunk and their precision: targets, then control cells of treated units."""
+    def _cell_chunks(self, triple: Triple, state: Arrays) -> list[tuple[tuple[Ints, Ints], float]]:
+        """Cells (rows, columns) of each chunk and their precision: targets, then control cells of treated units.
+
+        The latter without those that tuning has predicted already.
+        """
+        placebos = self.placebos
+        if "known_rows" in state:
+            known = np.zeros(self.outcome.shape, dtype=bool)
+            known[state["known_rows"], state["known_columns"]] = True
+            left = ~known[placebos]
+            placebos = placebos[0][left], placebos[1][left]
         return [
             (part, tolerance)
-            for cells, tolerance in ((self.targets, self.options.tolerance), (self.placebos, self.options.cv_tolerance))
+            for cells, tolerance in ((self.targets, self.options.tolerance), (placebos, self.options.cv_tolerance))
             for part in self.cells.chunks(*cells, triple)
         ]
 

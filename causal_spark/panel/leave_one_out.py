@@ -45,7 +45,7 @@ class LeaveOneOut:
             rows, columns = rows[drawn], columns[drawn]
         self.rows, self.columns = rows, columns
         self.order, self.least = np.arange(rows.size), math.inf
-        self.squares: dict[Triple, Floats] = {}
+        self.errors: dict[Triple, Floats] = {}
         self.without_low_rank: dict[tuple[float, float], tuple[float, Triple]] = {}
 
     def __call__(self, triple: Triple, rival: Triple | None) -> tuple[float, bool]:
@@ -56,23 +56,24 @@ class LeaveOneOut:
         """
         known = self.without_low_rank.get(triple[:2])
         if known is not None and triple[2] >= known[0]:
-            squares = self.squares[triple] = self.squares[known[1]]
-            return float(squares.mean()), True
-        squares, rank = np.zeros(self.rows.size), 0
+            self.errors[triple] = self.errors[known[1]]
+            return float(np.square(self.errors[triple]).mean()), True
+        errors, rank = np.zeros(self.rows.size), 0
         # L = 0 at once: comparing would cost more than it saves.
-        begin, step = 0, squares.size if math.isinf(triple[2]) and not self.racing else _FIRST_CELLS
-        while begin < squares.size:
+        begin, step = 0, errors.size if math.isinf(triple[2]) and not self.racing else _FIRST_CELLS
+        while begin < errors.size:
             part = self.order[begin : begin + step]
             rows, columns = self.rows[part], self.columns[part]
             predicted, largest, good = self.cells.predict(rows, columns, triple, self.tolerance)
             rank, self.converged = max(rank, largest), self.converged and good
-            squares[part] = (self.cells.outcome[rows, columns] - predicted) ** 2
+            errors[part] = self.cells.outcome[rows, columns] - predicted
             begin, step = begin + step, 2 * step
-            if rival is not None and begin < squares.size:
-                score = self._when_worse(squares, self.order[:begin], self.squares[rival])
+            if rival is not None and begin < errors.size:
+                score = self._when_worse(np.square(errors), self.order[:begin], np.square(self.errors[rival]))
                 if score is not None:
                     return score, False
-        self.squares[triple] = squares
+        self.errors[triple] = errors
+        squares = np.square(errors)
         if rank == 0:
             self.without_low_rank[triple[:2]] = triple[2], triple
         score = float(squares.mean())
@@ -80,6 +81,10 @@ class LeaveOneOut:
             self.order = np.argsort(-squares, kind="stable")
         self.least = min(score, self.least)
         return score, True
+
+    def predicted(self, triple: Triple) -> Floats:
+        """(n,) predictions of the scored cells, each left out, at a triple with a complete score."""
+        return np.asarray(self.cells.outcome[self.rows, self.columns] - self.errors[triple])
 
     def _when_worse(self, squares: Floats, seen: Ints, rivals: Floats) -> float | None:
         """A score above the rival's when what was seen says that the triple is worse."""

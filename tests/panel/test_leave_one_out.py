@@ -135,7 +135,7 @@ def test_what_is_known_early_changes_no_choice_and_no_complete_score(method: Any
         triple = (step.lambda_time, step.lambda_unit, step.lambda_nn)
         if triple in exact:
             assert step.criterion <= exact[triple] * (1 + 1e-5)
-        if triple in quick.squares:
+        if triple in quick.errors:
             assert step.criterion == pytest.approx(exact[triple], rel=1e-5)
 
 
@@ -148,11 +148,37 @@ def test_a_race_is_chosen_by_name_and_says_so() -> None:
     again = dwcp(panel, options, seed=5)
     assert again.path == fit.path
     np.testing.assert_array_equal(again.counterfactual, fit.counterfactual)
-    # At the penalties chosen the fit is the one that these penalties give.
+    # At the penalties chosen the fit is the one that these penalties give; control cells that tuning has predicted
+    # are shown as it predicted them.
     given = dwcp(panel, options, fit.penalties)
-    np.testing.assert_array_equal(given.counterfactual, fit.counterfactual)
+    np.testing.assert_array_equal(given.counterfactual[panel.treated], fit.counterfactual[panel.treated])
+    np.testing.assert_allclose(given.counterfactual, fit.counterfactual, atol=options.cv_tolerance)
 
 
 def test_a_race_needs_cells_enough() -> None:
     with pytest.raises(ValueError, match="race_cells"):
         DwcpOptions(race_cells=99)
+
+
+@pytest.mark.parametrize("tuning", ["loocv", "race"])
+def test_what_tuning_has_predicted_is_not_predicted_again(tuning: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = panels.block_panel(16, 12, 2, 3, seed=4)
+    options = DwcpOptions(*GRIDS, tuning=tuning, race_cells=100)
+    asked: list[tuple[Triple, int, int]] = []
+    original = SingleCells.predict
+
+    def spy(self: SingleCells, rows: Any, columns: Any, triple: Triple, tolerance: float) -> Any:
+        asked.extend((triple, i, t) for i, t in zip(rows.tolist(), columns.tolist(), strict=True))
+        return original(self, rows, columns, triple, tolerance)
+
+    monkeypatch.setattr(SingleCells, "predict", spy)
+    fit = dwcp(panel, options, seed=3)
+    chosen = (fit.penalties.lambda_time, fit.penalties.lambda_unit, fit.penalties.lambda_nn)
+    at_chosen = [(i, t) for triple, i, t in asked if triple == chosen]
+    assert len(at_chosen) == len(set(at_chosen))
+    monkeypatch.undo()
+    shown = panel.ever_treated[:, None] & panel.control_cells
+    anew = dwcp(panel, options, fit.penalties)
+    scale = panel.outcome[panel.control_cells].std()
+    np.testing.assert_allclose(fit.counterfactual[shown], anew.counterfactual[shown], atol=1e-3 * scale)
+    np.testing.assert_array_equal(fit.counterfactual[panel.treated], anew.counterfactual[panel.treated])
