@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def placebo_assignments(panel: Panel, replicates: int, seed: int) -> Ints:
+def placebo_assignments(panel: Panel, replicates: int, seed: int, shift: int = 0) -> Ints:
     """(n_replicates, n_treated_units) positions of the never-treated units that stand in for the treated ones.
 
     Column k takes over the treatment of the k-th ever-treated unit. Rows are distinct as assignments: units that get
     the same treatment are not told apart. All assignments are listed in lexicographic order when they are no more than
     ``replicates``; else distinct ones are drawn uniformly, and a larger number of replicates extends the list
-    of a smaller. Units that are observed in no treated period, or
-    in none before, cannot stand in; they stay controls.
+    of a smaller. Units that are observed in no treated period, or in none before, cannot stand in; they stay controls.
+    shift: periods by which treatment is moved back; as many leave the end of the panel.
 
     Raises NoTreatedCellsError without treated units, TooFewControlsError unless the units that can stand in outnumber
     them and there are two distinct assignments.
     """
     treated_rows = np.flatnonzero(panel.ever_treated)
-    controls = stand_ins(panel)
+    treatment = lasting_treatment(panel)[:, shift:]
+    controls = stand_ins(panel, treatment)
     if treated_rows.size == 0:
         raise NoTreatedCellsError("No observed cell is treated.", "Check the treatment column.")
     if controls.size <= treated_rows.size:
@@ -37,7 +38,7 @@ def placebo_assignments(panel: Panel, replicates: int, seed: int) -> Ints:
             f"there are {controls.size} and {treated_rows.size}.",
             "Add untreated units, or leave the placebo variance out.",
         )
-    groups = _same_treatment(lasting_treatment(panel))
+    groups = _same_treatment(treatment)
     n_distinct = _count(controls.size, [group.size for group in groups])
     if n_distinct <= replicates:
         chosen = np.array(list(_all_assignments(controls.size, groups, treated_rows.size)), dtype=np.intp)
@@ -57,19 +58,23 @@ def lasting_treatment(panel: Panel) -> Bools:
     return treated
 
 
-def stand_ins(panel: Panel) -> Ints:
-    """Positions of never-treated units with an outcome in some treated period and in some period before it."""
-    treated_periods = panel.treated.any(axis=0)
+def stand_ins(panel: Panel, treatment: Bools) -> Ints:
+    """Positions of never-treated units with an outcome in some treated period and in some period before it.
+
+    treatment: (n_treated_units, n), rows of the treatment indicator over the panel's first n periods.
+    """
+    treated_periods = treatment.any(axis=0)
     first = int(treated_periods.argmax())
-    during = panel.observed[:, treated_periods].any(axis=1)
+    during = panel.observed[:, : treated_periods.size][:, treated_periods].any(axis=1)
     before = panel.observed[:, :first].any(axis=1) | (first == 0)
     return np.flatnonzero(~panel.ever_treated & during & before)
 
 
 def all_assigned(panel: Panel, n_replicates: int) -> bool:
     """Whether that many replicates are every distinct assignment there is."""
-    groups = _same_treatment(lasting_treatment(panel))
-    return n_replicates == _count(stand_ins(panel).size, [group.size for group in groups])
+    treatment = lasting_treatment(panel)
+    groups = _same_treatment(treatment)
+    return n_replicates == _count(stand_ins(panel, treatment).size, [group.size for group in groups])
 
 
 def _same_treatment(treated: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Ints]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from causal_spark.errors import NoControlUnitsError, TooFewTreatedError
+from causal_spark.panel.cohorts import Donors, zetas_for
 from causal_spark.panel.definitions import EstimatorDefinition
 from causal_spark.panel.inference import Details, ErrorBar, VarianceEstimate
 from causal_spark.panel.placebo import event_spreads, spread_of
@@ -90,7 +91,11 @@ class Bootstraps:
     def _fit(self, of: Setting, number: int) -> tuple[Panel, Fit]:
         seed = replicate_seed(of.seed("variance:bootstrap"), number)
         drawn = of.panel.take_units(self._units(of.panel, seed))
-        penalties = None if self.retune else of.fit.penalties
+        penalties = None
+        if not self.retune:
+            # A draw may lack a cohort.
+            donors: Donors = getattr(of.options, "donors", "never_treated")
+            penalties = zetas_for(of.fit.penalties, of.panel, drawn, donors)
         return drawn, of.definition.fit(drawn, of.options, penalties, seed)
 
     def _units(self, panel: Panel, seed: int) -> Ints:

@@ -8,7 +8,8 @@ each window is a block with the donors that stay untreated to its end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -22,7 +23,7 @@ from causal_spark.errors import (
     UnsupportedPatternError,
 )
 from causal_spark.panel.labels import label
-from causal_spark.panel.types import Bools, Ints, Panel
+from causal_spark.panel.types import Bools, Ints, Panel, Penalties
 
 #: Who may be a donor: units never treated, or also those first treated only after the window in question.
 Donors = Literal["never_treated", "not_yet_treated"]
@@ -143,3 +144,23 @@ def _check_absorbing(panel: Panel, start: Ints) -> None:
             f"Treatment ends again in {n_back} unit(s), but this estimator takes it as lasting.",
             "Use did, mc or dwcp, which take any pattern.",
         )
+
+
+def zetas_for(penalties: Penalties, panel: Panel, changed: Panel, donors: Donors) -> Penalties:
+    """Ridge levels of a panel's blocks, for those of a changed panel with the same periods.
+
+    A block of the changed panel has those of the panel's block of the same cohort and window, NaN where there is none.
+    """
+    if penalties.zeta_unit is None:
+        return penalties
+    places = {_window(block): place for place, block in enumerate(read_cohorts(panel, donors).blocks)}
+    found = [places.get(_window(block)) for block in read_cohorts(changed, donors).blocks]
+
+    def chosen(zetas: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if zetas is None else tuple(math.nan if k is None else zetas[k] for k in found)
+
+    return replace(penalties, zeta_unit=chosen(penalties.zeta_unit), zeta_time=chosen(penalties.zeta_time))
+
+
+def _window(block: BlockDesign) -> tuple[int, int, int]:
+    return block.start, block.first, block.end

@@ -16,14 +16,15 @@ arXiv 2510.11841; the scales are those of `noise_scales`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import chdtri
 
-from causal_spark.errors import ConstantOutcomeError, SolverError, TooFewPeriodsError
+from causal_spark.errors import ConstantOutcomeError, GroupError, SolverError, TooFewControlsError, TooFewPeriodsError
 from causal_spark.panel.assignments import lasting_treatment
 from causal_spark.panel.inference import Details, ErrorBar, VarianceEstimate
 from causal_spark.panel.noise_scales import (
@@ -40,9 +41,11 @@ from causal_spark.panel.placebo import (
     Placebos,
     earlier_starts,
     n_fitted_by,
+    n_periods_before,
     squared_weights,
 )
 from causal_spark.panel.replicates import Replicates, ReplicateSet, Setting, event_times
+from causal_spark.panel.stages import Arrays
 from causal_spark.panel.summary import effect_cells
 from causal_spark.panel.types import Floats, Ints, Panel
 
@@ -50,6 +53,10 @@ TimeScale = Literal["shrunk", "direct"]
 #: Names of the variances, and what each is conditional on.
 CONDITIONING = {"marginal": "none", "unit": "unit", "time": "time", "unit_time": "unit_time"}
 
+# Residuals that tell a unit's scale, at least.
+_FEWEST_RESIDUALS = 2
+# Residuals this small beside the largest outcome are rounding.
+_ROUNDING = 1e-13
 # Assignments at each earlier start, at least.
 _FEWEST_EARLIER = 25
 # A prior of earlier starts is given up as misleading when it is this improbable.
@@ -134,7 +141,7 @@ class _Family:
 
     target_spread: (k,) sums of squared weights of the k targets; spread: per start (n,), those of the placebos.
     scales: of targets, None where they have no residuals; rows: per start (n,), of the placebos. series: per start, of
-    the residuals, the targets' among those of the first.
+    the residuals, the targets' among those of the first. constant: whether all residuals are zero.
     """
 
     target_spread: Floats
@@ -142,6 +149,7 @@ class _Family:
     scales: Scales | None
     rows: tuple[Scales, ...]
     series: tuple[SeriesScales | None, ...]
+    constant: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,20 +175,17 @@ class _Analysis:
     def __init__(self, of: Setting, options: ConditionalOptions, replicates: Replicates) -> None:
         self._panel, self._definition, self._fit = of.panel, of.definition, of.fit
         panel = of.panel
-        shifts = (0, *earlier_starts(panel, options.starts))
-        found = [replicates.of(one) for one, _ in zip(conditional_sets(options), shifts, strict=False)]
-        if not all(np.isfinite(one["att"]).all() for one in found):
-            raise SolverError("A placebo estimate is not finite.", "Look for extreme outcomes.")
+        n_pre = n_periods_before(panel)
         controls = panel.take_units(np.flatnonzero(~panel.ever_treated))
-        n_pre = int(panel.treated.any(axis=0).argmax())
         self._starts = [
-            _Start(**one, noise=_noise(controls, n_pre - shift), shift=shift, n_pre=n_pre - shift)
-            for one, shift in zip(found, shifts, strict=True)
+            _Start(**found, noise=_noise(controls, n_pre - shift), shift=shift, n_pre=n_pre - shift)
+            for found, shift in _placebos(panel, options, replicates)
         ]
         self._treated = lasting_treatment(panel)
         self._errors = effect_cells(panel, of.fit)[panel.ever_treated]
         self._target = panel.target_cells[panel.ever_treated] & np.isfinite(self._errors)
         self._noise = _noise(panel, n_pre)
+        self._rounding = _ROUNDING * float(np.abs(panel.outcome[panel.observed]).max())
         self._squares = squared_weights(panel, of.fit.blocks)
         self._fitted = n_fitted_by(panel, of.fit.blocks)
         self._n_stand_ins = np.unique(self._starts[0].places).size
@@ -201,8 +206,17 @@ class _Analysis:
                 "there are none, or fewer than two.",
                 "Add periods before treatment, or use time or placebo.",
             )
+        if name.startswith("unit") and self._group.constant:
+            raise ConstantOutcomeError(
+                "All residuals before treatment are zero, so that units have no scale.", "Use time or placebo."
+            )
         n_periods = int(np.count_nonzero(self._target.any(axis=0)))
         att = self._variance(self._group, [start.att for start in self._starts], n_periods, name, time_scale)
+        if not att.df[0] >= 1.0:
+            raise TooFewControlsError(
+                f"The placebo errors leave {att.df[0]:.2f} degrees of freedom, which no interval can be made of.",
+                "Add untreated units, or use placebo.",
+            )
         n_replicates = sum(start.att.size for start in self._starts)
         return VarianceEstimate(
             att.bars()[0],
@@ -244,7 +258,7 @@ class _Analysis:
         target = _prior(self._noise, places, squares, self._squares[None])
         averaged = n_treated if members is None else 1
         target_series = self._series(self._errors[None], 0, shares, members, self._panel.n_units, averaged)
-        rows, spread, series = [], [], []
+        rows, spread, series, constant = [], [], [], []
         n_controls = self._panel.n_units - n_treated
         targets = None
         for start in self._starts:
@@ -259,16 +273,17 @@ class _Analysis:
                 fitted = np.concatenate([np.full(n_targets, self._fitted), fitted])
                 mine = np.concatenate([target_series, mine])
                 prior = Scales(np.concatenate([target.variance, prior.variance]), np.concatenate([target.df, prior.df]))
-            scales, of_series = _scales(mine, fitted, prior)
+            scales, of_series = _scales(mine, fitted, prior, self._rounding)
+            constant.append(_is_zero(mine, self._rounding))
             if start is self._starts[0]:
-                lacking = ~np.isfinite(target_series).any(axis=1)
+                lacking = np.isfinite(target_series).sum(axis=1) < _FEWEST_RESIDUALS
                 variance = np.where(lacking, np.nan, scales.variance[:n_targets])
                 targets = None if lacking.all() else Scales(variance, scales.df[:n_targets])
             rows.append(Scales(scales.variance[n_targets:], scales.df[n_targets:]))
             series.append(of_series)
             spread.append(squares.sum() + donors.sum(axis=1))
         target_spread = np.full(len(target_series), squares.sum() + self._squares.sum())
-        return _Family(target_spread, tuple(spread), targets, tuple(rows), tuple(series))
+        return _Family(target_spread, tuple(spread), targets, tuple(rows), tuple(series), constant[0])
 
     def _series(
         self, errors: Floats, shift: int, shares: Floats | None, members: Ints | None, n_units: int, averaged: int
@@ -291,42 +306,41 @@ class _Analysis:
         self, family: _Family, errors: list[Floats], n_periods: int, name: str, time_scale: TimeScale
     ) -> _Variance:
         """Of contrasts of targets over so many periods. errors: per start, of the placebos' contrasts."""
-        squares = [np.square(one) for one in errors if np.isfinite(one).any()]
-        unscaled = [np.nanmean(s / spread) for s, spread in zip(squares, family.spread, strict=False)]
+        which = [k for k, one in enumerate(errors) if np.isfinite(one).any()]
+        squares = [np.square(errors[k]) for k in which]
+        unscaled = [s / family.spread[k] for k, s in zip(which, squares, strict=True)]
         unknown = np.full(family.target_spread.shape, np.inf)
         if name == "time":
             drawn = 1.0 / len(squares[0]) if self._starts[0].places.shape[1] > 1 else 0.0
             df = np.full(unknown.shape, 1.0 / (1.0 / (self._n_stand_ins - 1.0) + drawn))
-            return _Variance(unscaled[0] * family.target_spread, df, unknown)
-        effective = self._effective(len(squares), n_periods)
+            return _Variance(float(np.nanmean(unscaled[0])) * family.target_spread, df, unknown)
+        effective = self._effective(which, n_periods)
         if name == "marginal":
-            longer = [self._longer_past(family, k, n_periods) for k in range(len(squares))]
-            pooled = np.concatenate(
-                [factor * s / spread for factor, s, spread in zip(longer, squares, family.spread, strict=False)]
-            )
-            pooled = pooled[np.isfinite(pooled)]
-            kurtosis = float(np.mean(np.square(pooled))) / max(float(np.mean(pooled)) ** 2, np.finfo(float).tiny)
-            df = np.maximum(2.0 * (1.0 + effective) * (self._n_stand_ins - 1.0) / max(kurtosis - 1.0, 1.0), 1.0)
-            return _Variance(float(np.mean(pooled)) * family.target_spread, np.full(unknown.shape, df), unknown)
+            # Starts count alike, however many assignments they have.
+            longer = [self._longer_past(family, k, n_periods) for k in which]
+            level = float(np.mean([f * np.nanmean(s) for f, s in zip(longer, unscaled, strict=True)]))
+            fourth = float(np.mean([f * f * np.nanmean(np.square(s)) for f, s in zip(longer, unscaled, strict=True)]))
+            kurtosis = fourth / max(level**2, np.finfo(float).tiny)
+            df = np.full(unknown.shape, 2.0 * (1.0 + effective) * (self._n_stand_ins - 1.0) / max(kurtosis - 1.0, 1.0))
+            return _Variance(level * family.target_spread, df, unknown)
         assert family.scales is not None  # noqa: S101 - declined before
-        levels = np.array(
-            [np.nanmean(s / rows.variance) for s, rows in zip(squares, family.rows, strict=False)]
-        ) * np.array([self._comparable(family, k, n_periods) for k in range(len(squares))])
-        level_df = np.array([self._level_df(start) for start in self._starts[: len(squares)]])
+        levels = np.array([np.nanmean(s / family.rows[k].variance) for k, s in zip(which, squares, strict=True)])
+        levels *= [self._comparable(family, k, n_periods) for k in which]
+        level_df = np.array([self._level_df(self._starts[k]) for k in which])
         scales = family.scales
         if name == "unit":
             df = 1.0 / (1.0 / scales.df + 1.0 / (level_df[0] * (1.0 + effective)))
             return _Variance(levels.mean() * scales.variance, df, df)
-        if time_scale == "direct" or len(squares) < 3 or family.series[0] is None:
+        if time_scale == "direct" or len(which) < 3 or family.series[0] is None:
             return _Variance(levels[0] * scales.variance, 1.0 / (1.0 / scales.df + 1.0 / level_df[0]), scales.df)
         changes = _changes(family.series[0], n_periods, level_df[0])
-        level = _shrunk_level(levels, level_df, changes, effective)
-        df = 1.0 / (1.0 / scales.df + 1.0 / level.df)
-        return _Variance(level.variance * scales.variance, df, df)
+        shrunk = _shrunk_level(levels, level_df, changes, effective)
+        df = 1.0 / (1.0 / scales.df + 1.0 / shrunk.df)
+        return _Variance(shrunk.variance * scales.variance, df, df)
 
-    def _effective(self, n_starts: int, n_periods: int) -> float:
+    def _effective(self, which: list[int], n_periods: int) -> float:
         """Earlier starts, as independent ones: blocks overlap."""
-        shifts = [start.shift for start in self._starts[1:n_starts]]
+        shifts = [self._starts[k].shift for k in which if k > 0]
         return min(len(shifts), 1.0 + (shifts[-1] - shifts[0]) / n_periods) if shifts else 0.0
 
     def _level_df(self, start: _Start) -> float:
@@ -378,17 +392,35 @@ def _prior(noise: Scales, places: Ints, squares: Floats, donors: Floats) -> Scal
     return Scales(variance, np.maximum(np.square(variance) / error, FEWEST_DF))
 
 
-def _scales(series: Floats, fitted: Floats, prior: Scales) -> tuple[Scales, SeriesScales | None]:
-    """Shrunk scales of rows; the prior's where the series say nothing.
+def _placebos(
+    panel: Panel, options: ConditionalOptions, replicates: Replicates
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Results of placebos and their shift, of the real start and of all earlier ones that can be had."""
+    own, *earlier = conditional_sets(options)
+    yield _finite(replicates.of(own)), 0
+    for one, shift in zip(earlier, earlier_starts(panel, options.starts), strict=False):
+        # Gaps in the data may leave a start without placebos; the others will do.
+        with suppress(GroupError):
+            yield _finite(replicates.of(one)), shift
 
-    Raises ConstantOutcomeError where all are zero.
-    """
-    if not (np.isfinite(series).sum(axis=1) - fitted >= 2.0).any():
+
+def _finite(found: Arrays) -> dict[str, Any]:
+    if not np.isfinite(found["att"]).all():
+        raise SolverError("A placebo estimate is not finite.", "Look for extreme outcomes.")
+    return dict(found)
+
+
+def _is_zero(series: Floats, rounding: float) -> bool:
+    return not bool((np.abs(series[np.isfinite(series)]) > rounding).any())
+
+
+def _scales(series: Floats, fitted: Floats, prior: Scales, rounding: float) -> tuple[Scales, SeriesScales | None]:
+    """Shrunk scales of rows; the prior's where the series say nothing, being too short, fitted too well, or zero."""
+    known = np.isfinite(series).sum(axis=1) - fitted >= _FEWEST_RESIDUALS
+    if not known.any() or _is_zero(series[known], rounding):
         return prior, None
-    if not np.nanmax(np.abs(series)) > 0.0:
-        raise ConstantOutcomeError("All residuals before treatment are zero.", "Use time or placebo.")
     found = series_scales(series, fitted)
-    return (shrink(found, prior), found) if np.isfinite(found.variance).any() else (prior, None)
+    return shrink(found, prior), found
 
 
 def _contrast_variance(n_pre: int, n_post: int, rho: Floats) -> float:

@@ -59,13 +59,14 @@ def series_scales(series: Floats, fitted: Floats | float = 0.0) -> SeriesScales:
     seen = np.isfinite(series)
     free = seen.sum(axis=1) - fitted
     seen &= (free >= _LEAST_FREEDOM)[:, None]
-    squares = np.where(seen, np.square(series), 0.0)
     n_row, n_period = seen.sum(axis=1), seen.sum(axis=0)
     known = n_row > 0
+    # Each residual stands for itself and for its share of what the fit took away.
+    squares = np.where(seen, np.square(series), 0.0) * np.where(known, n_row / np.maximum(free, 1.0), 1.0)[:, None]
     period = np.ones(series.shape[1])
     variance = np.ones(series.shape[0])
     for step in range(_ALTERNATIONS + 1):
-        variance[known] = _floored((squares[known] / period).sum(axis=1) / free[known])
+        variance[known] = _floored((squares[known] / period).sum(axis=1) / n_row[known])
         if step < _ALTERNATIONS:
             sums = (squares / variance[:, None]).sum(axis=0)
             period[n_period > 0] = _floored(sums[n_period > 0] / n_period[n_period > 0])

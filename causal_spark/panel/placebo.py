@@ -114,19 +114,20 @@ class Placebos:
 
     def count(self, of: Setting) -> int:
         """Assignments; 0 where there is no such start. Raises as `placebo_assignments` does."""
-        return 0 if self.shift(of.panel) is None else len(self._assignments(of))
+        shift = self.shift(of.panel)
+        return 0 if shift is None else len(self._assignments(of, shift))
 
-    def _assignments(self, of: Setting) -> Ints:
+    def _assignments(self, of: Setting, shift: int) -> Ints:
         return of.keep(
-            ("assignments", self.replicates),
-            lambda: placebo_assignments(of.panel, self.replicates, of.seed("variance:placebo")),
+            ("assignments", self.replicates, shift),
+            lambda: placebo_assignments(of.panel, self.replicates, of.seed("variance:placebo"), shift),
         )
 
     def run(self, of: Setting, start: int, stop: int) -> Arrays:
         """Results of assignments start to stop. Raises the first error of one without an estimate."""
         shift = self.shift(of.panel)
         assert shift is not None  # noqa: S101 - the list is empty
-        assignments = self._assignments(of)[start:stop]
+        assignments = self._assignments(of, shift)[start:stop]
         places = np.searchsorted(np.flatnonzero(~of.panel.ever_treated), assignments)
         errors, details = self._errors(of, shift, assignments, places)
         treated = earlier_treatment(of.panel, shift)
@@ -177,14 +178,20 @@ def earlier_starts(panel: Panel, n: int) -> tuple[int, ...]:
     before the real ones.
     """
     treated = panel.treated[panel.ever_treated]
-    if n == 0 or not treated.size:
+    n_pre = n_periods_before(panel)
+    if n == 0 or n_pre == 0:
         return ()
-    n_pre = int(first_treated(treated).min())
     most = n_pre - max(math.ceil(_SHARE_BEFORE * n_pre), 2)
     if most < 1:
         return ()
     least = min(int(np.count_nonzero(treated.any(axis=0))), most)
     return tuple(np.unique(np.linspace(least, most, n).round().astype(int)).tolist())
+
+
+def n_periods_before(panel: Panel) -> int:
+    """Periods before the first treatment of a unit that is not treated from the first period on; 0 without such."""
+    starts = first_treated(panel.treated[panel.ever_treated])
+    return int(starts[starts > 0].min(initial=panel.n_periods)) if (starts > 0).any() else 0
 
 
 def squared_weights(panel: Panel, blocks: tuple[WeightedBlock, ...]) -> Floats:

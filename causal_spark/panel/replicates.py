@@ -133,9 +133,12 @@ class Replicates:
 
 
 def distinct(sets: Sequence[ReplicateSet]) -> tuple[ReplicateSet, ...]:
-    """The lists that cover all of these, in their order."""
-    once = tuple(dict.fromkeys(sets))
-    return tuple(one for one in once if not any(other.covers(one) for other in once if other != one))
+    """The lists that cover all of these, in their order; of two that cover each other the first."""
+    kept: list[ReplicateSet] = []
+    for one in sets:
+        if not any(other.covers(one) for other in kept):
+            kept = [other for other in kept if not one.covers(other)] + [one]
+    return tuple(kept)
 
 
 def n_chunks(wanted: ReplicateSet, of: Setting) -> int:

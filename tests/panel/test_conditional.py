@@ -9,7 +9,6 @@ from causal_spark.panel.did import did
 from causal_spark.panel.event_study import event_study
 from causal_spark.panel.placebo import earlier_starts
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
-from causal_spark.panel.summary import att
 from causal_spark.panel.types import Fit, PanelSize, Penalties
 from tests.panel.panels import block_panel, panel_of, prop99, staggered_panel
 from tests.panel.settings import all_four, setting_of, variance_of
@@ -127,9 +126,9 @@ def test_marginal_pools_errors_of_all_starts(name):
     shifts = earlier_starts(panel, 3)
     assert len(shifts) == 3
 
-    def square_and_spread(pseudo, fit):
+    def spread(fit):
         (weights,) = [w for w in fit.weights if w.kind == "unit"]
-        return att(pseudo, fit) ** 2, 1.0 + np.sum(weights.values**2)
+        return 1.0 + np.sum(weights.values**2)
 
     pooled = []
     for shift in (0, *shifts):
@@ -137,13 +136,14 @@ def test_marginal_pools_errors_of_all_starts(name):
             treated = np.zeros((9, 24 - shift), dtype=bool)
             treated[control, -2:] = True
             pseudo = panel_of(panel.outcome[:9, : 24 - shift], treated)
-            square, spread = square_and_spread(
-                pseudo, setting.definition.fit(pseudo, setting.options, setting.fit.penalties, 0)
-            )
-            pooled.append(square / spread)
+            fit = setting.definition.fit(pseudo, setting.options, setting.fit.penalties, 0)
+            errors = (pseudo.outcome - fit.counterfactual)[control, -2:]
+            pooled.append(np.square([errors.mean(), *errors]) / spread(fit))
+    of_att, *of_cells = np.mean(pooled, axis=0) * spread(setting.fit)
     found = variance_of(setting, "marginal", starts=3)
     assert found.n_replicates == 4 * 9
-    assert found.att.std_error**2 == pytest.approx(np.mean(pooled) * square_and_spread(panel, setting.fit)[1], rel=1e-6)
+    assert found.att.std_error**2 == pytest.approx(of_att, rel=1e-6)
+    np.testing.assert_allclose(found.details().cells[-1, -2:] ** 2, of_cells, rtol=1e-6)
     # So it knows more than the variance given the period, with nine controls.
     assert found.att.df > 1.5 * variance_of(setting, "time", starts=3).att.df
 
