@@ -11,21 +11,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import SINGLE_THREAD, append_rows, origin
 from causal_spark.errors import GroupError
 from causal_spark.panel.registry import ESTIMATORS
 from causal_spark.panel.types import Panel
 from studies.designs import DESIGNS, draw, seed_of, shapes, with_effect
+from studies.runner import run_all
 from studies.shortcuts import SHORTCUTS, Found, found_by
 from studies.summary import write_summary
 
@@ -157,17 +155,6 @@ def keep(draws: str, rows: list[dict[str, object]], commit: str) -> None:
         append_rows(store_of(draws, str(own[0]["design"]), name), own)
 
 
-def run_all(tasks: list[Task], processes: int) -> Iterator[list[dict[str, object]]]:
-    """Rows of every task, in the order in which they are done; one thread per process."""
-    if processes == 1:
-        with threadpool_limits(limits=1):
-            yield from map(run, tasks)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(run, task) for task in tasks]):
-            yield done.result()
-
-
 def arguments_of(given: list[str]) -> argparse.Namespace:
     """Command line of the study."""
     parser = argparse.ArgumentParser(prog="python -m studies.dwcp", description=__doc__)
@@ -190,7 +177,7 @@ def main(given: list[str]) -> None:
     tasks = [] if arguments.summary_only else open_tasks(arguments)
     start, seconds = time.perf_counter(), dict.fromkeys(arguments.estimators, 0.0)
     counts = dict.fromkeys(arguments.estimators, 0)
-    for k, rows in enumerate(run_all(tasks, arguments.processes), start=1):
+    for k, rows in enumerate(run_all(run, tasks, arguments.processes), start=1):
         keep(arguments.draws, rows, here["commit"])
         for name in arguments.estimators:
             own = [row for row in rows if row["estimator"] == name]

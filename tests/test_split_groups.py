@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pyspark.sql import SparkSession
 from causal_spark import PanelEffects
 from causal_spark import config as configuration
 from causal_spark.config import parse_config
-from causal_spark.engine import panels, plan
+from causal_spark.engine import panel_parts, panels, plan
 from causal_spark.engine import run as running
 from causal_spark.panel_effects_job import describe, run_job
 from tests.engine.steps import GRID, with_steps
@@ -83,3 +84,25 @@ def test_a_split_run_that_was_killed_goes_on_and_gives_what_a_whole_one_gives(
         pd.testing.assert_frame_equal(left, right, check_exact=True, obj=name)
     assert (wanted["tuning_path"]["estimator"] == "steps").sum() == 2 * 3 * GRID.size
     assert set(wanted["failures"]["error_class"]) == {"TreatmentValueError"}
+
+
+def test_replicates_of_one_panel_run_as_tasks_and_give_what_they_give_in_one(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(panel_parts, "REPLICATE_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "SPLIT_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "PART_SECONDS", 1e-3)
+    method = PanelEffects(
+        ["sdid"], variances=[{"name": "bootstrap", "replicates": 350}, "jackknife", "unit_time"], cells="all"
+    )
+    frame = long_panel(n_units=30, n_periods=14, n_treated=4)
+    with caplog.at_level(logging.INFO, "causal_spark"):
+        result = method.fit(spark.createDataFrame(frame), **ROLES)
+    # Bootstraps make four chunks, those of the jackknife and of each start one.
+    assert re.search(r"is split: sdid 1\+([6-9]|\d\d) tasks", caplog.text)
+    found, wanted = tables_of(result), tables_of(method.fit(frame, **ROLES))
+    for name, table in wanted.items():
+        pd.testing.assert_frame_equal(found[name], table.astype(found[name].dtypes), check_exact=True, obj=name)
+    assert wanted["variances"]["std_error"].notna().all()
+    assert wanted["cells"].loc[wanted["cells"]["treated"], "std_error"].notna().all()
+    result.close()
