@@ -61,7 +61,7 @@ def write_summary(work: Path, folder: Path, notes: Mapping[str, object]) -> str:
     parts = []
     commits: dict[str, list[str]] = {}
     for path in sorted(work.glob("*/*.csv")):
-        rows = pd.read_csv(path).sort_values("draw")
+        rows = pd.read_csv(path).drop_duplicates("draw").sort_values("draw")
         parts.append(summarise(rows, path.stem, path.parent.name))
         commits[f"{path.parent.name}/{path.stem}"] = sorted(set(rows["commit"]))
     if not parts:

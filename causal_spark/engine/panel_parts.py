@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from causal_spark import errors
 from causal_spark.engine.work import Failure, Piece, RoundSize
 from causal_spark.errors import GroupError
 from causal_spark.panel.definitions import EstimatorDefinition
@@ -28,7 +29,7 @@ Rounds = Sequence[Mapping[int, Arrays]]
 
 
 class FailedElsewhereError(Exception):
-    """A chunk of replicates failed in another task. failure: how."""
+    """A chunk of replicates failed in another task, and not for what is wrong with the group. failure: how."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -112,7 +113,7 @@ class PanelParts:
         for place, (one, chunk) in enumerate(self._jobs(setting) if pieces else []):
             piece = pieces.get(place)
             if piece is not None and piece.failure is not None:
-                found.setdefault(one, {})[chunk] = FailedElsewhereError(piece.failure)
+                found.setdefault(one, {})[chunk] = _as_error(piece.failure)
             elif piece is not None and piece.content is not None:
                 found.setdefault(one, {})[chunk] = from_bytes(piece.content)
         return found
@@ -140,6 +141,14 @@ class PanelParts:
         staged = self._definition.staged
         assert staged is not None  # noqa: S101 - asked before
         return staged.start(self._panel, self._options, None, self._tuning_seed)
+
+
+def _as_error(failure: Failure) -> Exception:
+    """The error that a chunk ended in."""
+    kind = getattr(errors, failure.error_class, None)
+    if isinstance(kind, type) and issubclass(kind, GroupError):
+        return kind(failure.message, failure.hint)
+    return FailedElsewhereError(failure)
 
 
 def _results(pieces: Sequence[Piece]) -> list[dict[int, Arrays]]:

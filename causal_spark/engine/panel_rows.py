@@ -71,7 +71,7 @@ def event_rows(estimator: str, events: EventStudy, bars: Mapping[int, ErrorBar],
             "n_cells": n_cells,
         }
         bar = bars.get(event_time)
-        if bar is not None and np.isfinite(bar.std_error):
+        if bar is not None and bar.is_usable:
             around = interval(estimate, bar.std_error, bar.df, confidence_level)
             row |= {
                 "std_error": _number(bar.std_error),

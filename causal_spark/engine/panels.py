@@ -248,19 +248,13 @@ class PanelWork:
             result.failures.append(_failure("estimate", task.name, error))
             return
         of_replicates = [piece for piece in pieces if piece.round >= parts.n_fit_rounds]
-        variances, details = self._variances(parts, task, fit, of_replicates)
+        variances, details, failures = self._variances(parts, task, fit, of_replicates)
         try:
             rows = {
                 "panel_effects": [effect_row(task.name, summary, fit, seconds)],
                 "panel_variances": [
-                    variance_row(
-                        task.name,
-                        name,
-                        summary.estimate,
-                        one if isinstance(one, VarianceEstimate) else None,
-                        self.confidence_level,
-                    )
-                    for name, one in variances.items()
+                    variance_row(task.name, one.name, summary.estimate, variances.get(one.name), self.confidence_level)
+                    for one in self.variances
                 ],
                 "panel_event_study": event_rows(task.name, events, details.event_times, self.confidence_level),
                 "panel_weights": weight_rows(task.name, panel, fit),
@@ -273,7 +267,7 @@ class PanelWork:
             return
         notices = (*fit.notices, *unidentified_cells(panel, fit))
         result.failures += [_warning("estimate", task.name, notice) for notice in notices]
-        result.failures += [one for one in variances.values() if isinstance(one, Failure)]
+        result.failures += failures
         for name, made in rows.items():
             result.tables[name] += made
         if cells:
@@ -281,30 +275,38 @@ class PanelWork:
 
     def _variances(
         self, parts: PanelParts, task: EstimatorTask, fit: Fit, done: Sequence[Piece]
-    ) -> tuple[dict[str, VarianceEstimate | Failure], Details]:
-        """Variances by name, and error bars of event times and of cells, each from the first variance that has them.
-
-        A variance that cannot be estimated must not cost the estimate.
+    ) -> tuple[dict[str, VarianceEstimate], Details, list[Failure]]:
+        """Variances by name, error bars of event times and of cells, each from the first variance that has them, and
+        what could not be estimated, which must not cost the estimate.
         """
+        found: dict[str, VarianceEstimate] = {}
+        failures: list[Failure] = []
+        replicates: Replicates | None = None
         setting = parts.setting(fit)
-        replicates = Replicates(setting, self._replicate_sets(), parts.replicates(setting, done))
-        found: dict[str, VarianceEstimate | Failure] = {}
-        details = Details({})
         for variance in self.variances:
             try:
+                if replicates is None:
+                    replicates = Replicates(setting, self._replicate_sets(), parts.replicates(setting, done))
                 estimate = VARIANCES[variance.name].estimate(setting, variance.options, replicates)
-                if not np.isfinite(estimate.att.std_error):
+                if not estimate.att.is_usable:
                     raise SolverError("The standard error is not finite.", "Look for extreme outcomes.")
-                if not details.event_times or details.cells is None:
-                    mine = estimate.details()
-                    cells = mine.cells if details.cells is None else details.cells
-                    details = Details(details.event_times or mine.event_times, cells)
                 found[variance.name] = estimate
             except FailedElsewhereError as error:
-                found[variance.name] = replace(error.failure, stage=f"variance:{variance.name}")
+                failures.append(replace(error.failure, stage=f"variance:{variance.name}"))
             except Exception as error:  # noqa: BLE001 - one bad variance must never fail a job
-                found[variance.name] = _failure(f"variance:{variance.name}", task.name, error)
-        return found, details
+                failures.append(_failure(f"variance:{variance.name}", task.name, error))
+        details = Details({})
+        for name, estimate in found.items():
+            if details.event_times and details.cells is not None:
+                break
+            try:
+                mine = estimate.details()
+            except Exception as error:  # noqa: BLE001 - nor may its details cost the variance
+                failures.append(_failure(f"details:{name}", task.name, error))
+                continue
+            cells = mine.cells if details.cells is None else details.cells
+            details = Details(details.event_times or mine.event_times, cells)
+        return found, details, failures
 
     def _replicate_sets(self) -> tuple[ReplicateSet, ...]:
         """Every list of replicates that some variance needs."""

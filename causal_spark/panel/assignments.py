@@ -21,17 +21,17 @@ def placebo_assignments(panel: Panel, replicates: int, seed: int, shift: int = 0
     Column k takes over the treatment of the k-th ever-treated unit. Rows are distinct as assignments: units that get
     the same treatment are not told apart. All assignments are listed in lexicographic order when they are no more than
     ``replicates``; else distinct ones are drawn uniformly, and a larger number of replicates extends the list
-    of a smaller. Units that are observed in no treated period, or in none before, cannot stand in; they stay controls.
+    of a smaller. Units that cannot stand in stay controls, see `stand_ins`.
     shift: periods by which treatment is moved back; as many leave the end of the panel.
 
     Raises NoTreatedCellsError without treated units, TooFewControlsError unless the units that can stand in outnumber
     them and there are two distinct assignments.
     """
     treated_rows = np.flatnonzero(panel.ever_treated)
-    treatment = lasting_treatment(panel)[:, shift:]
-    controls = stand_ins(panel, treatment)
     if treated_rows.size == 0:
         raise NoTreatedCellsError("No observed cell is treated.", "Check the treatment column.")
+    treatment = lasting_treatment(panel)[:, shift:]
+    controls = stand_ins(panel, shift)
     if controls.size <= treated_rows.size:
         raise TooFewControlsError(
             "Placebos need more never-treated units, observed before and during treatment, than treated ones, but "
@@ -58,23 +58,29 @@ def lasting_treatment(panel: Panel) -> Bools:
     return treated
 
 
-def stand_ins(panel: Panel, treatment: Bools) -> Ints:
-    """Positions of never-treated units with an outcome in some treated period and in some period before it.
+def stand_ins(panel: Panel, shift: int = 0) -> Ints:
+    """Positions of never-treated units that can stand in for treated ones.
 
-    treatment: (n_treated_units, n), rows of the treatment indicator over the panel's first n periods.
+    They have an outcome in some period in which a treated unit has a treated cell, and in some period before the first
+    of these in which a treated unit has an outcome; treatment moved back by ``shift`` periods. Units treated from the
+    first period on have no period before, and count only where there are no others.
     """
-    treated_periods = treatment.any(axis=0)
-    first = int(treated_periods.argmax())
-    during = panel.observed[:, : treated_periods.size][:, treated_periods].any(axis=1)
-    before = panel.observed[:, :first].any(axis=1) | (first == 0)
-    return np.flatnonzero(~panel.ever_treated & during & before)
+    treated, seen = lasting_treatment(panel)[:, shift:], panel.observed[panel.ever_treated][:, shift:]
+    later = ~treated[:, 0]
+    if later.any():
+        treated, seen = treated[later], seen[later]
+    during, first = (treated & seen).any(axis=0), int(treated.any(axis=0).argmax())
+    before = seen.any(axis=0) & (np.arange(during.size) < first)
+    observed = panel.observed[:, : during.size]
+    usable = observed[:, during].any(axis=1) & (observed[:, before].any(axis=1) | (first == 0))
+    return np.flatnonzero(~panel.ever_treated & usable)
 
 
 def all_assigned(panel: Panel, n_replicates: int) -> bool:
     """Whether that many replicates are every distinct assignment there is."""
     treatment = lasting_treatment(panel)
     groups = _same_treatment(treatment)
-    return n_replicates == _count(stand_ins(panel, treatment).size, [group.size for group in groups])
+    return n_replicates == _count(stand_ins(panel).size, [group.size for group in groups])
 
 
 def _same_treatment(treated: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Ints]:

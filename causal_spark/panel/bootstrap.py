@@ -101,12 +101,14 @@ class Bootstraps:
     def _units(self, panel: Panel, seed: int) -> Ints:
         rng = np.random.default_rng(seed)
         treated = panel.ever_treated
+        # Those treated from the first period on say nothing of an effect.
+        later = treated & ~panel.treated[:, 0]
         if self.strata == "treatment":
             both = np.flatnonzero(~treated), np.flatnonzero(treated)
             return np.concatenate([rng.choice(units, size=units.size) for units in both])
         while True:
             units = np.sort(rng.integers(0, panel.n_units, size=panel.n_units))
-            if 0 < np.count_nonzero(treated[units]) < panel.n_units:
+            if (later[units].any() or not later.any()) and not treated[units].all():
                 return units
 
 

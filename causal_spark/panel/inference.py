@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ class ErrorBar:
 
     std_error: float
     df: float | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether intervals can be made of it."""
+        return 0.0 <= self.std_error < math.inf and (self.df is None or 0.0 < self.df < math.inf)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

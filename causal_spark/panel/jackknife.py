@@ -23,6 +23,9 @@ from causal_spark.panel.replicates import Replicates, ReplicateSet, Setting, est
 from causal_spark.panel.stages import Arrays
 from causal_spark.panel.types import Fit, Ints, Panel, PanelSize, WeightedBlock
 
+# Of a fit's time, what predictions take when weights are kept.
+_SHARE_WITHOUT_WEIGHTS = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class JackknifeOptions:
@@ -44,8 +47,9 @@ class LeftOut:
         return size.n_units if 2 <= size.n_treated_units < size.n_units else 0
 
     def seconds(self, size: PanelSize, definition: EstimatorDefinition, options: Any) -> float:
-        """Core seconds of a fit without one unit; less where weights are kept."""
-        return refit_seconds(self, size, definition, options)
+        """Core seconds of a fit without one unit, or of its predictions, where weights are kept."""
+        refit = refit_seconds(self, size, definition, options)
+        return refit if definition.pools_periods else _SHARE_WITHOUT_WEIGHTS * refit
 
     def numbers(self, size: PanelSize) -> int:
         """Floating point numbers that all results hold, at most."""

@@ -23,6 +23,8 @@ FEWEST_DF = 4.5
 _MOST_DF = 1e9
 # What fitted parameters must leave of a series to say anything.
 _LEAST_FREEDOM = 2.0
+# A mean square this small beside the largest is that of a row fitted exactly.
+_EXACT = 1e-8
 # A variance this small beside the others is rounding.
 _LEAST = 1e-10
 
@@ -59,6 +61,9 @@ def series_scales(series: Floats, fitted: Floats | float = 0.0) -> SeriesScales:
     seen = np.isfinite(series)
     free = seen.sum(axis=1) - fitted
     seen &= (free >= _LEAST_FREEDOM)[:, None]
+    # A row that is fitted exactly has no scale of its own, and its logarithm would swamp all others.
+    mean_square = np.where(seen, np.square(series), 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    seen &= (mean_square > _EXACT * mean_square.max(initial=0.0))[:, None]
     n_row, n_period = seen.sum(axis=1), seen.sum(axis=0)
     known = n_row > 0
     # Each residual stands for itself and for its share of what the fit took away.
@@ -71,7 +76,8 @@ def series_scales(series: Floats, fitted: Floats | float = 0.0) -> SeriesScales:
             sums = (squares / variance[:, None]).sum(axis=0)
             period[n_period > 0] = _floored(sums[n_period > 0] / n_period[n_period > 0])
     standard = np.where(seen, series / np.sqrt(variance[:, None] * period), 0.0)
-    rho, shrinkage = _autocorrelation(standard, seen)
+    # Columns without residuals are no periods of these series: treated ones, above all.
+    rho, shrinkage = _autocorrelation(standard[:, n_period > 0], seen[:, n_period > 0])
     lag = np.arange(1, rho.size + 1)
     inflation = 1.0 + 2.0 * (np.maximum(1.0 - lag / np.maximum(n_row, 1)[:, None], 0.0) * np.square(rho)).sum(axis=1)
     # A period scale, too, is estimated from these rows.
@@ -178,8 +184,11 @@ def unit_variances(outcome: Floats, observed: Bools) -> Scales:
     n = outcome.shape[0]
     residual = np.where(observed, outcome - equal_two_way_fit(outcome, observed), np.nan) if outcome.size else outcome
     size = float(np.nanmax(np.abs(outcome))) if observed.any() else 0.0
-    alike = Scales(np.ones(n), np.full(n, FEWEST_DF))
-    if outcome.shape[1] < 2 or n < 3 or not np.nanmean(np.square(residual)) > (1e-12 * size) ** 2:
+    known = np.isfinite(residual)
+    mean_square = float(np.square(residual[known]).mean()) if known.any() else 0.0
+    varies = mean_square > (1e-12 * size) ** 2
+    alike = Scales(np.full(n, mean_square if varies else 1.0), np.full(n, FEWEST_DF))
+    if outcome.shape[1] < 2 or n < 3 or not varies:
         return alike
     found = series_scales(residual)
     if not np.isfinite(found.variance).any():

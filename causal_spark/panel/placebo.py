@@ -1,7 +1,8 @@
 """Placebos: the estimator where the true effect is zero, on untreated units taken as treated, now or earlier.
 
 Arkhangelsky et al. (2021), Algorithm 4, for any estimator and any assignment: the treated units leave the panel, and
-their rows of the treatment indicator go to as many never-treated units. The placebo variance is the spread of such
+their rows of the treatment indicator go to as many never-treated units, and so do their gaps: a cell that is not
+observed in a treated unit is hidden in its stand-in. The placebo variance is the spread of such
 estimates. It takes the noise of treated and control units as alike, and is the only one of that paper's variances for a
 single treated unit.
 
@@ -12,7 +13,7 @@ periods leave the end of the panel, so that an estimate is made with as little b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ class Placebos:
 
     def seconds(self, size: PanelSize, definition: EstimatorDefinition, options: Any) -> float:
         """Core seconds of one assignment."""
-        if definition.placebos is not None and not self.retune:
+        at_once = size.n_treated_units and size.n_treated_cells % size.n_treated_units == 0
+        if definition.placebos is not None and not self.retune and at_once:
             return _CLOSED_FORM_SECONDS * size.n_treated_units * size.n_periods
         return refit_seconds(self, size, definition, options)
 
@@ -102,7 +104,8 @@ class Placebos:
         """Floating point numbers that all results hold, at most."""
         one = 2 * size.n_periods
         if self.detail:
-            one += size.n_treated_units * size.n_periods + size.n_units
+            # Errors, and what is made of them.
+            one += 4 * size.n_treated_units * size.n_periods + size.n_units
         return self.n_fits(size) * one
 
     def shift(self, panel: Panel) -> int | None:
@@ -138,7 +141,8 @@ class Placebos:
         controls = np.flatnonzero(~of.panel.ever_treated)
         untreated = of.panel.take_units(controls).until(of.panel.n_periods - shift)
         treatment = earlier_treatment(of.panel, shift)
-        if of.definition.placebos is not None and not self.retune:
+        seen = of.panel.observed[of.panel.ever_treated][:, shift:]
+        if of.definition.placebos is not None and not self.retune and seen.all():
             found = of.definition.placebos(untreated, treatment, places)
             if found is not None:
                 squares = np.full((len(places), controls.size), (controls.size - places.shape[1]) ** -2.0)
@@ -152,7 +156,7 @@ class Placebos:
         for b, place in enumerate(places):
             treated = np.zeros(untreated.treated.shape, dtype=np.bool_)
             treated[place] = treatment
-            placebo = untreated.with_treatment(treated)
+            placebo = _without_cells(untreated.with_treatment(treated), place, ~seen)
             try:
                 fit = of.definition.fit(placebo, of.options, penalties, replicate_seed(seed, *assignments[b].tolist()))
                 att(placebo, fit)
@@ -164,6 +168,16 @@ class Placebos:
                 squares[b], fitted[b] = squared_weights(placebo, fit.blocks), n_fitted_by(placebo, fit.blocks)
         raise_first(failures, len(places), "placebo")
         return errors, {"squares": squares, "fitted": fitted}
+
+
+def _without_cells(panel: Panel, rows: Ints, hidden: Bools) -> Panel:
+    """The panel without some cells of some units. hidden: (n_rows, n_periods)."""
+    if not hidden.any():
+        return panel
+    observed, outcome = panel.observed.copy(), panel.outcome.copy()
+    observed[rows] &= ~hidden
+    outcome[~observed] = np.nan
+    return replace(panel, observed=observed, outcome=outcome)
 
 
 def earlier_treatment(panel: Panel, shift: int) -> Bools:
@@ -184,7 +198,7 @@ def earlier_starts(panel: Panel, n: int) -> tuple[int, ...]:
     most = n_pre - max(math.ceil(_SHARE_BEFORE * n_pre), 2)
     if most < 1:
         return ()
-    least = min(int(np.count_nonzero(treated.any(axis=0))), most)
+    least = min(int(np.count_nonzero(treated[~treated[:, 0]].any(axis=0))), most)
     return tuple(np.unique(np.linspace(least, most, n).round().astype(int)).tolist())
 
 

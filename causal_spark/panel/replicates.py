@@ -21,8 +21,9 @@ from causal_spark.panel.types import Fit, Ints, Panel, PanelSize
 
 _Made = TypeVar("_Made")
 
-#: Replicates computed in one go, whether here or elsewhere, take about so many seconds, and are no more than so many.
-CHUNK_SECONDS, MOST_PER_CHUNK = 2.0, 100
+#: Replicates computed in one go, whether here or elsewhere: the seconds they take, the numbers they make, and how many
+#: they are, at most.
+CHUNK_SECONDS, CHUNK_NUMBERS, MOST_PER_CHUNK = 2.0, 4_000_000, 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +160,9 @@ def run_chunk(wanted: ReplicateSet, of: Setting, chunk: int) -> Arrays:
 
 def _per_chunk(wanted: ReplicateSet, size: PanelSize, definition: EstimatorDefinition, options: Any) -> int:
     seconds = wanted.seconds(size, definition, options)
-    return MOST_PER_CHUNK if seconds * MOST_PER_CHUNK <= CHUNK_SECONDS else max(1, int(CHUNK_SECONDS / seconds))
+    numbers = wanted.numbers(size) / max(wanted.n_fits(size), 1)
+    most = min(float(MOST_PER_CHUNK), CHUNK_SECONDS / max(seconds, 1e-9), CHUNK_NUMBERS / max(numbers, 1.0))
+    return max(1, int(most))
 
 
 def refit_seconds(wanted: ReplicateSet, size: PanelSize, definition: EstimatorDefinition, options: Any) -> float:

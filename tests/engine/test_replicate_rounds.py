@@ -120,3 +120,17 @@ def test_lists_that_variances_share_are_paid_for_once() -> None:
     assert work_for(["sdid"], variances=["unit_time", "bootstrap"]).cost(SIZE)["sdid"] > one
     held = work_for(["did"], variances=["unit_time"]).memory(SIZE).estimators["did"]
     assert held > work_for(["did"]).memory(SIZE).estimators["did"]
+
+
+def test_an_earlier_start_that_fails_elsewhere_is_left_out_as_it_would_be_here() -> None:
+    frame = long_panel(n_units=14, n_periods=20, n_treated=1, seed=5)
+    # At some earlier starts too little of the panel is complete.
+    gaps = (frame["unit"].isin(["u05", "u06", "u07", "u08"]) & frame["year"].lt(2007)) | (
+        frame["unit"].eq("u09") & frame["year"].between(2009, 2011)
+    )
+    frame = frame.assign(y=frame["y"].mask(gaps))
+    work = work_for([{"name": "difp", "min_balanced_share": 0.6}], frame, variances=["marginal", "unit_time"])
+    (found,), (wanted,) = split(frame, work, 3, 2, name="difp"), whole(frame, work)
+    assert found == wanted
+    assert [row["std_error"] is not None for row in found["_panel_variances"]] == [True, True]
+    assert found["_panel_variances"][0]["n_replicates"] < 13 * 7

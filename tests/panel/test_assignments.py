@@ -45,7 +45,7 @@ def test_units_without_outcomes_where_they_matter_do_not_stand_in(seen):
     outcome[2, seen] = 1.0
     gappy = panel_of(outcome, panel.treated)
     others = [0, 1, 3, 4, 5, 6, 7]
-    assert stand_ins(gappy, lasting_treatment(gappy)).tolist() == others
+    assert stand_ins(gappy).tolist() == others
     assert placebo_assignments(gappy, 200, 0)[:, 0].tolist() == others
     assert all_assigned(gappy, 7)
     assert variance_of(setting_of(gappy, "sdid"), "placebo").n_replicates == 7
