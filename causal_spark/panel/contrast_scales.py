@@ -130,7 +130,8 @@ class Families:
                 series, fitted = np.concatenate([target, series]), np.concatenate([np.full(n, self._fitted), fitted])
                 both = zip((target_prior.variance, target_prior.df), (prior.variance, prior.df), strict=True)
                 prior = Scales(*(np.concatenate(pair) for pair in both))
-            shrunk, of_series = _scales(series, fitted, prior, self._rounding)
+            n_units = np.unique(start.places).size + (self._units.size if k == 0 else 0)
+            shrunk, of_series = _scales(series, fitted, prior, self._rounding, n_units)
             if k == 0:
                 lacking = np.isfinite(target).sum(axis=1) < _FEWEST_RESIDUALS
                 if not lacking.all():
@@ -187,10 +188,12 @@ def _prior(noise: Scales, places: Ints, squares: Floats, donors: _Donors) -> Sca
     return Scales(variance, np.maximum(np.square(variance) / error, FEWEST_DF))
 
 
-def _scales(series: Floats, fitted: Floats, prior: Scales, rounding: float) -> tuple[Scales, SeriesScales | None]:
+def _scales(
+    series: Floats, fitted: Floats, prior: Scales, rounding: float, n_units: int
+) -> tuple[Scales, SeriesScales | None]:
     """Shrunk scales of rows; the prior's where the series say nothing, being too short, fitted too well, or zero."""
     known = np.isfinite(series).sum(axis=1) - fitted >= _FEWEST_RESIDUALS
     if not known.any() or is_zero(series[known], rounding):
         return prior, None
     found = series_scales(series, fitted)
-    return shrink(found, prior), found
+    return shrink(found, prior, min(n_units, len(series))), found

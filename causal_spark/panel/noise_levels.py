@@ -13,11 +13,11 @@ from scipy.special import chdtri
 
 from causal_spark.panel.contrast_scales import Family, Start
 from causal_spark.panel.inference import ErrorBar
-from causal_spark.panel.noise_scales import FEWEST_DF, Scales, SeriesScales, logarithm, mean_variance
+from causal_spark.panel.noise_scales import FEWEST_DF, Scales, SeriesScales, beyond_chance, logarithm, mean_variance
 from causal_spark.panel.types import Floats
 
 # A prior of earlier starts is given up as misleading when it is this improbable.
-_CONFLICT = 0.05
+_CONFLICT = 0.01
 # A level this small beside the largest is none.
 _NO_LEVEL = 1e-12
 # Earlier starts towards which a level is shrunk, at least.
@@ -64,8 +64,7 @@ class Levels:
         if not which or (which[0] > 0 and name in ("time", "unit_time")):
             return ContrastVariance(np.full(unknown.shape, np.nan), np.full(unknown.shape, np.nan), unknown)
         if name == "time":
-            drawn = 1.0 / len(errors[0]) if self._starts[0].places.shape[1] > 1 else 0.0
-            df = np.full(unknown.shape, 1.0 / (1.0 / (self._n_stand_ins - 1.0) + drawn))
+            df = np.full(unknown.shape, 1.0 / (1.0 / (self._n_stand_ins - 1.0) + self._drawn(self._starts[0])))
             level = float(np.nanmean(np.square(errors[0]) / family.spread[0]))
             return ContrastVariance(level * family.target_spread, df, unknown)
         if name == "marginal":
@@ -76,17 +75,19 @@ class Levels:
         levels = np.array([np.nanmean(np.square(errors[k]) / family.rows[k].variance) for k in which])
         levels *= [self._comparable(family, k, n_periods) for k in which]
         level_df = np.array([self._level_df(self._starts[k]) for k in which])
+        drawn = np.array([self._drawn(self._starts[k]) for k in which])
         scales = family.scales
         effective = self._effective(which, n_periods)
         if name == "unit":
-            df = 1.0 / (1.0 / scales.df + 1.0 / (level_df[0] * (1.0 + effective)))
+            of_level = 1.0 / (level_df[0] * (1.0 + effective)) + drawn.mean() / drawn.size
+            df = 1.0 / (1.0 / scales.df + of_level)
             return ContrastVariance(levels.mean() * scales.variance, df, df)
         some = levels > _NO_LEVEL * levels.max()
         if not (shrink and some[0] and np.count_nonzero(some) > _FEWEST_PRIOR) or family.series[0] is None:
-            df = 1.0 / (1.0 / scales.df + 1.0 / level_df[0])
+            df = 1.0 / (1.0 / scales.df + 1.0 / level_df[0] + drawn[0])
             return ContrastVariance(levels[0] * scales.variance, df, scales.df)
         changes = _changes(family.series[0], n_periods, level_df[0])
-        shrunk = _shrunk_level(levels[some], level_df[some], changes, effective)
+        shrunk = _shrunk_level(levels[some], level_df[some], drawn[some], changes, effective)
         df = 1.0 / (1.0 / scales.df + 1.0 / shrunk.df)
         return ContrastVariance(shrunk.variance * scales.variance, df, df)
 
@@ -108,15 +109,14 @@ class Levels:
         return min(len(shifts), 1.0 + (shifts[-1] - shifts[0]) / n_periods) if shifts else 0.0
 
     def _level_df(self, start: Start) -> float:
-        """Degrees of freedom of a mean of squared errors over their own scales, which are known in part.
-
-        Groups of several units share members, so that drawing some of all groups adds to the error.
-        """
+        """Degrees of freedom of a mean of squared errors over their own scales, which are known in part."""
         n_units = np.unique(start.places).size
         df = float(np.median(start.noise.df))
-        of_units = 2.0 * (n_units - 1.0) / (2.0 + 6.0 / (max(df, 5.0) - 4.0))
-        drawn = start.places.shape[1] > 1
-        return 1.0 / (1.0 / of_units + (1.0 / len(start.places) if drawn else 0.0))
+        return 2.0 * (n_units - 1.0) / (2.0 + 6.0 / (max(df, 5.0) - 4.0))
+
+    def _drawn(self, start: Start) -> float:
+        """What drawing some of all groups adds to the inverse of these degrees of freedom."""
+        return 1.0 / len(start.places) if start.places.shape[1] > 1 else 0.0
 
     def _comparable(self, family: Family, k: int, n_periods: int) -> float:
         """By what a level at the k-th start is to be multiplied, its pre-period being shorter than the real one."""
@@ -156,7 +156,7 @@ def _changes(series: SeriesScales, n_periods: int, df: float) -> float:
     lags = min(n_periods, max(n // 3, 1))
     moments = np.array([deviation[k:] @ deviation[: n - k] / (n - k) for k in range(lags)])
     noise = 2.0 / df * float(np.mean(np.square(1.0 + deviation)))
-    moments[0] = max(0.0, (moments[0] * n / (n - 1.0) - noise) / (1.0 + 2.0 / df))
+    moments[0] = beyond_chance(moments[0] * n / (n - 1.0), noise, n) / (1.0 + 2.0 / df)
     later = np.clip(moments[1:], -moments[0], moments[0])
     # Single autocovariances of so few periods are mostly noise.
     later[np.abs(later) <= 2.0 * moments[0] / np.sqrt(n)] = 0.0
@@ -165,22 +165,25 @@ def _changes(series: SeriesScales, n_periods: int, df: float) -> float:
     return float(np.log1p(max(total, 0.0) / n_periods))
 
 
-def _shrunk_level(levels: Floats, df: Floats, changes: float, effective: float) -> Scales:
+def _shrunk_level(levels: Floats, df: Floats, drawn: Floats, changes: float, effective: float) -> Scales:
     """The first of the levels, shrunk towards the others in logarithms.
 
+    df: degrees of freedom of each; drawn: what drawing groups adds to their inverse, independently at each start.
     changes: variance of the true logarithms about their mean; taken from the levels themselves where it is too small to
     explain how they differ. effective: how many independent levels the others are.
     """
     logs, errors = logarithm(levels, df)
-    own, own_error, others, error = logs[0], errors[0], logs[1:], float(errors[1:].mean())
+    of_drawing = 2.0 * drawn
+    own, own_error, others, error = logs[0], errors[0] + of_drawing[0], logs[1:], float(errors[1:].mean())
     n = max(effective, 1.5)
-    centre = float(others.mean())
+    centre, of_centre = float(others.mean()), float(of_drawing[1:].mean()) / others.size
     squares = float(np.mean(np.square(others - centre))) * n
     gap = float(np.square(own - centre))
-    statistic = squares / (changes + error) + gap / (changes + own_error + (changes + error) / n)
+    each = error + float(of_drawing[1:].mean())
+    statistic = squares / (changes + each) + gap / (changes + own_error + (changes + error) / n + of_centre)
     if statistic > chdtri(n, _CONFLICT):
-        changes = max(changes, (squares + gap / (1.0 + 1.0 / n)) / n - error)
-    prior_error = changes + (changes + error) / n
+        changes = max(changes, (squares + gap / (1.0 + 1.0 / n)) / n - each)
+    prior_error = changes + (changes + error) / n + of_centre
     share = np.sqrt(prior_error / (prior_error + own_error))
     remaining = (1.0 - share) ** 2 * prior_error + share**2 * own_error
     return mean_variance(np.asarray(centre + share * (own - centre)), np.asarray(remaining))

@@ -21,6 +21,8 @@ _ALTERNATIONS = 4
 # The mean of an inverse-gamma variable, and what is made of it, need more than two degrees of freedom.
 FEWEST_DF = 4.5
 _MOST_DF = 1e9
+#: Standard errors by which something must exceed what chance explains, one-sided at the 5% level.
+NOTICED = 1.645
 # What fitted parameters must leave of a series to say anything.
 _LEAST_FREEDOM = 2.0
 # A mean square this small beside the largest is that of a row fitted exactly.
@@ -95,7 +97,8 @@ def _autocorrelation(standard: Floats, seen: Bools) -> tuple[Floats, float]:
     """Pooled autocorrelations, and what taking means out of the rows, if that was done, took from their mean squares.
 
     The means' share of the mean square, V = (1 + 2 sum_k (1 - k/T) rho_k) / T, is added to all autocovariances as far
-    as it is missing from the rows: their own means are zero where the estimator has fitted an intercept to them.
+    as it is missing from the rows: their own means are zero where the estimator has fitted an intercept to them. That
+    rows are divided by their own mean squares pulls rho towards zero, by about rho / T at lag 1 (Marriott, Pope 1954).
     """
     n_periods = standard.shape[1]
     n_lags = max(n_periods // 3, 1) if n_periods > 2 else 0
@@ -110,7 +113,8 @@ def _autocorrelation(standard: Floats, seen: Bools) -> tuple[Floats, float]:
     mean, rho = 1.0 / n_periods, moments[1:]
     for _ in range(50):
         missing = min(max(mean - kept, 0.0), 0.9)
-        rho = np.minimum(np.maximum(moments[1:] * (1.0 - missing) + missing, -0.99), 0.99)
+        rho = (moments[1:] * (1.0 - missing) + missing) * (1.0 + 1.0 / n_periods)
+        rho = np.minimum(np.maximum(rho, -0.99), 0.99)
         wanted = (1.0 + 2.0 * float(((1.0 - lag / n_periods) * rho).sum())) / n_periods
         wanted = min(max(wanted, 0.3 / n_periods), 0.9)
         if abs(wanted - mean) < 1e-6:
@@ -119,11 +123,12 @@ def _autocorrelation(standard: Floats, seen: Bools) -> tuple[Floats, float]:
     return rho, missing
 
 
-def shrink(found: SeriesScales, prior: Scales) -> Scales:
+def shrink(found: SeriesScales, prior: Scales, n_independent: int) -> Scales:
     """Scales of rows, between what their series say and a prior for each.
 
     The prior holds up to a common factor. How far rows differ from it in truth is what their logarithms differ by
-    beyond sampling error. Rows without a series get the prior.
+    beyond sampling error, nothing where chance explains it (at the 5% level): what little is there would be mostly
+    noise. Rows without a series get the prior. n_independent: rows, those made of the same units counted once.
     """
     log_prior, prior_error = logarithm(prior.variance, prior.df, mean=True)
     log_found, error = logarithm(found.variance, found.df)
@@ -132,13 +137,18 @@ def shrink(found: SeriesScales, prior: Scales) -> Scales:
     common = float(difference[known].mean())
     n = int(np.count_nonzero(known))
     spread = float(difference[known].var(ddof=1)) if n > 1 else 0.0
-    true = max(0.0, spread - float(error[known].mean()))
+    true = beyond_chance(spread, float(error[known].mean()), n_independent)
     share = np.where(known, np.sqrt(true / (true + error)) if true > 0.0 else 0.0, 0.0)
     log_scale = log_prior + common + share * (difference - common)
     of_common = (true + float(error[known].mean())) / n
     remaining = np.square(1.0 - share) * (true + prior_error + of_common)
     remaining += np.square(share) * np.where(known, error, 0.0)
     return mean_variance(log_scale, remaining)
+
+
+def beyond_chance(variance: float, error: float, n: int) -> float:
+    """Excess of a variance of n values over that of their sampling error, 0 where chance explains it (5% level)."""
+    return variance - error if variance > error * (1.0 + NOTICED * np.sqrt(2.0 / max(n, 1))) else 0.0
 
 
 def logarithm(variance: Floats, df: Floats, mean: bool = False) -> tuple[Floats, Floats]:
@@ -193,7 +203,7 @@ def unit_variances(outcome: Floats, observed: Bools) -> Scales:
     found = series_scales(residual)
     if not np.isfinite(found.variance).any():
         return alike
-    shrunk = shrink(found, Scales(np.ones(n), np.full(n, 2.0 * _MOST_DF)))
+    shrunk = shrink(found, Scales(np.ones(n), np.full(n, 2.0 * _MOST_DF)), n)
     common = float(shrunk.variance.mean()) / (1.0 - 1.0 / n)
     own = np.maximum((shrunk.variance - common / n) / (1.0 - 2.0 / n), 0.05 * shrunk.variance)
     return Scales(own, shrunk.df)

@@ -120,10 +120,15 @@ class Placebos:
         shift = self.shift(of.panel)
         return 0 if shift is None else len(self._assignments(of, shift))
 
+    @property
+    def _label(self) -> str:
+        """Of the seed: other groups are drawn at each start, so that their errors average out."""
+        return f"variance:placebo:{self.earlier}" if self.earlier else "variance:placebo"
+
     def _assignments(self, of: Setting, shift: int) -> Ints:
         return of.keep(
-            ("assignments", self.replicates, shift),
-            lambda: placebo_assignments(of.panel, self.replicates, of.seed("variance:placebo"), shift),
+            ("assignments", self.replicates, self.earlier, shift),
+            lambda: placebo_assignments(of.panel, self.replicates, of.seed(self._label), shift),
         )
 
     def run(self, of: Setting, start: int, stop: int) -> Arrays:
@@ -152,7 +157,7 @@ class Placebos:
         squares, fitted = np.empty((len(places), controls.size)), np.zeros(len(places))
         failures: list[GroupError] = []
         penalties = None if self.retune else of.fit.penalties
-        seed = of.seed("variance:placebo")
+        seed = of.seed(self._label)
         for b, place in enumerate(places):
             treated = np.zeros(untreated.treated.shape, dtype=np.bool_)
             treated[place] = treatment

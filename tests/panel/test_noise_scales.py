@@ -93,7 +93,7 @@ def test_t_with_these_degrees_of_freedom_covers_with_an_estimated_variance(df):
 
 def test_alike_series_get_nearly_equal_scales():
     found = series_scales(demeaned(noise(np.random.default_rng(3), np.ones(100), 20)))
-    shrunk = shrink(found, alike(100))
+    shrunk = shrink(found, alike(100), 100)
     assert found.variance.max() / found.variance.min() > 3.0
     assert shrunk.variance.max() / shrunk.variance.min() < 1.35
     # They are known better together than any by itself.
@@ -103,7 +103,7 @@ def test_alike_series_get_nearly_equal_scales():
 @pytest.mark.parametrize("seed", range(4))
 def test_scales_are_known_no_better_than_by_all_series_together(seed):
     found = series_scales(demeaned(noise(np.random.default_rng(seed), np.ones(8), 20)))
-    assert shrink(found, alike(8)).df.max() < 1.2 * found.df.sum()
+    assert shrink(found, alike(8), 8).df.max() < 1.2 * found.df.sum()
 
 
 @pytest.mark.parametrize("spread", [0.3, 0.5])
@@ -112,7 +112,7 @@ def test_shrunk_scales_are_as_spread_as_the_true_ones_unlike_posterior_means(spr
     rng = np.random.default_rng(4)
     true = 2.0 * spread * rng.normal(size=400)
     found = series_scales(demeaned(noise(rng, np.exp(true / 2.0), 10)))
-    shrunk = shrink(found, alike(400))
+    shrunk = shrink(found, alike(400), 400)
     logs, errors = logarithm(found.variance, found.df)
     kept = np.log(shrunk.variance).var()
     posterior = (true.var() / (true.var() + errors.mean())) ** 2 * logs.var()
@@ -130,7 +130,7 @@ def test_scales_are_shrunk_towards_a_prior_that_holds_up_to_a_common_factor():
     scales = np.exp(rng.normal(size=200))
     found = series_scales(demeaned(noise(rng, scales, 8)))
     prior = Scales(7.0 * scales**2, np.full(200, 1e9))
-    informed, uninformed = (np.log(shrink(found, one).variance / scales**2) for one in (prior, alike(200)))
+    informed, uninformed = (np.log(shrink(found, one, 200).variance / scales**2) for one in (prior, alike(200)))
     assert informed.std() < 0.1
     assert uninformed.std() > 0.3
     # At their own level, which demeaning lowers, not at that of the prior.
@@ -145,7 +145,7 @@ def test_rows_without_a_series_get_the_prior_at_the_level_of_the_others():
     prior = np.where(np.arange(60) == 9, 5.0, 1.0)
     found = series_scales(series)
     assert np.isnan(found.variance[[4, 9]]).all()
-    shrunk = shrink(found, Scales(prior, np.full(60, 1e9)))
+    shrunk = shrink(found, Scales(prior, np.full(60, 1e9)), 60)
     # The mean of what they may be is that of the others' distribution, in its units, and they are known least of all.
     assert shrunk.variance[4] == pytest.approx(np.mean(scales**2), rel=0.2)
     assert shrunk.variance[9] == pytest.approx(5.0 * shrunk.variance[4], rel=1e-3)
@@ -256,12 +256,12 @@ def test_series_scale_with_their_squares():
 def test_autocorrelations_are_corrected_for_demeaning(ar, n_periods):
     """Taking means out of rows of T values lowers all autocovariances by the variance of such a mean.
 
-    What stays is that rows are scaled by their own mean squares, which lowers those at small lags by some 2 ar / T.
+    That rows are scaled by their own mean squares, which lowers those at lag 1 by some ar / T, is corrected at that lag.
     """
     series = noise(np.random.default_rng(11), np.exp(np.linspace(-1.0, 1.0, 1500)), n_periods, ar)
     found, not_demeaned = series_scales(demeaned(series)), series_scales(series)
     lag = np.arange(1, 4)
-    within = 0.02 + 2.0 * ar / n_periods
+    within = 0.02 + ar / n_periods
     np.testing.assert_allclose(found.autocorrelation[:3], ar**lag, atol=within)
     standard = demeaned(series) / np.sqrt(found.variance[:, None] * found.period)
     raw = np.array([np.mean(standard[:, k:] * standard[:, :-k]) for k in lag])
