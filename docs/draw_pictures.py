@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/estimators.md into docs/images: `make pictures`, a few minutes.
+"""Draw the pictures of docs/ into docs/images: `make pictures`, a few minutes.
 
 Colours are those of Okabe and Ito, which most colour-blind readers tell apart; line styles differ as well, so that the
 pictures can be read when printed in black.
@@ -36,6 +36,16 @@ STYLES: Mapping[str, tuple[str, Any]] = {
 }
 SEQUENCE = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v")
+
+#: Result of `make study-variances`, and what its third picture shows.
+STUDY = Path(__file__).parent.parent / "studies" / "results" / "variances.csv"
+TARGETS = {"cell": "one unit, one period", "unit": "one unit, 8 periods", "block": "10 units, 8 periods"}
+VARIANCES: Mapping[str, tuple[str, Any, str]] = {
+    "marginal": ("#E69F00", (0, (1, 1.2)), "s"),
+    "unit": ("#0072B2", (0, (5, 1.5)), "^"),
+    "time": ("#009E73", (0, (3, 1.2, 1, 1.2)), "v"),
+    "unit_time": ("#D55E00", "solid", "o"),
+}
 
 # Penalties of the second picture; lambda_unit is held at what the default search chooses.
 TIMES = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -179,14 +189,47 @@ def finish(figure: Figure, panels: Sequence[Axes], path: Path) -> None:
     figure.savefig(path, dpi=140, pil_kwargs={"optimize": True})
 
 
+def draw_coverage(path: Path) -> None:
+    """Coverage by quartile of the true variance, from the table of the variance study."""
+    table = pd.read_csv(STUDY)
+    table = table[table["design"].isin([f"{target}_both_ar0.5" for target in TARGETS])]
+    estimators = [name for name in ("did", "sdid", "dwcp") if (table["estimator"] == name).any()]
+    figure = Figure(figsize=(7.2, 1.0 + 1.75 * len(estimators)), layout="constrained")
+    axes = figure.subplots(len(estimators), len(TARGETS), sharex=True, sharey=True, squeeze=False)
+    for row, estimator in enumerate(estimators):
+        for column, (target, title) in enumerate(TARGETS.items()):
+            panel = axes[row, column]
+            panel.axhspan(0.93, 0.97, color="0.9", linewidth=0)
+            panel.axhline(0.95, color="0.6", linewidth=0.8)
+            of_design = table[(table["design"] == f"{target}_both_ar0.5") & (table["estimator"] == estimator)]
+            for name, (colour, dashes, marker) in VARIANCES.items():
+                found = of_design[of_design["variance"] == name]
+                coverage = found[[f"coverage_q{q}" for q in range(1, 5)]].to_numpy()[0]
+                panel.plot(
+                    range(1, 5), coverage, color=colour, linestyle=dashes, marker=marker, markersize=4, label=name
+                )
+            if row == 0:
+                panel.set_title(title, fontsize=8.5)
+            if column == 0:
+                panel.set_ylabel(f"{estimator}\ncoverage")
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.set_xticks(range(1, 5), ["quietest", "2nd", "3rd", "noisiest"])
+    for panel in axes[-1]:
+        panel.set_xlabel("quarter of panels")
+    axes[0, 0].legend(loc="lower left", fontsize=7)
+    axes[0, 0].set_ylim(0.72, 1.01)
+    figure.savefig(path, dpi=140, pil_kwargs={"optimize": True})
+
+
 def main() -> None:
-    """Draw both."""
+    """Draw all."""
     mpl.rcParams.update({"font.size": 8.5, "legend.frameon": False, "legend.fontsize": 8, "legend.title_fontsize": 8})
     IMAGES.mkdir(exist_ok=True)
     everything = load_example("policies")
     table = everything[everything["source"] == "prop99"]
     lambda_unit = draw_estimators(table, IMAGES / "prop99_estimators.png")
     draw_criterion(table, lambda_unit, IMAGES / "prop99_criterion.png")
+    draw_coverage(IMAGES / "variance_coverage.png")
 
 
 if __name__ == "__main__":
