@@ -256,7 +256,7 @@ def test_series_scale_with_their_squares():
 def test_autocorrelations_are_corrected_for_demeaning(ar, n_periods):
     """Taking means out of rows of T values lowers all autocovariances by the variance of such a mean.
 
-    That rows are scaled by their own mean squares, which lowers those at lag 1 by some ar / T, is corrected at that lag.
+    That rows are scaled by their own mean squares lowers those at lag 1 by some ar / T, which is corrected at that lag.
     """
     series = noise(np.random.default_rng(11), np.exp(np.linspace(-1.0, 1.0, 1500)), n_periods, ar)
     found, not_demeaned = series_scales(demeaned(series)), series_scales(series)
