@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 #: Generated inputs and outputs of runs; ignored by git.
@@ -55,6 +57,11 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         if not known:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Rows of such a file. A commit may look like a number."""
+    return pd.read_csv(path, dtype={"commit": str})
 
 
 def _header(path: Path) -> list[str]:

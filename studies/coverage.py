@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.machine import SINGLE_THREAD, append_rows, origin
+from benchmarks.machine import SINGLE_THREAD, append_rows, origin, read_rows
 from causal_spark.errors import GroupError
 from causal_spark.panel.calibration import Calibration, calibrate, draw_treated, logit_probabilities
 from causal_spark.panel.inference import interval
@@ -206,7 +206,7 @@ def main(given: list[str]) -> None:
         append_rows(store_of(str(rows[0]["design"])), [row | {"commit": here["commit"]} for row in rows])
         if k % 100 == 0 or k == len(tasks):
             print(f"{k}/{len(tasks)} draws, {time.perf_counter() - start:.0f} s", flush=True)
-    parts = [pd.read_csv(path) for path in sorted(WORK.glob("*.csv"))]
+    parts = [read_rows(path) for path in sorted(WORK.glob("*.csv"))]
     if not parts:
         raise SystemExit("There is nothing to summarise yet.")
     rows_kept = pd.concat(parts, ignore_index=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.machine import SINGLE_THREAD, append_rows, origin
+from benchmarks.machine import SINGLE_THREAD, append_rows, origin, read_rows
 from causal_spark.errors import GroupError
 from causal_spark.panel.registry import ESTIMATORS
 from causal_spark.panel.types import Panel
@@ -115,7 +115,7 @@ def store_of(draws: str, design: str, estimator: str) -> Path:
 def stored(draws: str, designs: Iterable[str], estimators: Iterable[str]) -> pd.DataFrame:
     """All rows kept so far."""
     paths = [store_of(draws, design, name) for design in designs for name in estimators]
-    parts = [pd.read_csv(path) for path in paths if path.is_file()]
+    parts = [read_rows(path) for path in paths if path.is_file()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -130,7 +130,7 @@ def open_tasks(arguments: argparse.Namespace) -> list[Task]:
             path = store_of(arguments.draws, design, name)
             if not path.is_file():
                 continue
-            rows = pd.read_csv(path)
+            rows = read_rows(path)
             if (rows["options"] != _text(arguments.options, name)).any():
                 raise SystemExit(f"{path} holds draws with other options. Move it away, or pass the same options.")
             # A draw whose rows were cut off in the middle is not whole.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from benchmarks.machine import read_rows
 from causal_spark.panel.types import Floats
 from studies.noise import DESIGNS, homoskedastic_error
 
@@ -61,7 +62,7 @@ def write_summary(work: Path, folder: Path, notes: Mapping[str, object]) -> str:
     parts = []
     commits: dict[str, list[str]] = {}
     for path in sorted(work.glob("*/*.csv")):
-        rows = pd.read_csv(path).drop_duplicates("draw").sort_values("draw")
+        rows = read_rows(path).drop_duplicates("draw").sort_values("draw")
         parts.append(summarise(rows, path.stem, path.parent.name))
         commits[f"{path.parent.name}/{path.stem}"] = sorted(set(rows["commit"]))
     if not parts:

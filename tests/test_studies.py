@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.machine import read_rows
 from causal_spark.panel.registry import ESTIMATORS
 from causal_spark.panel.summary import att
 from causal_spark.panel.types import Panel
@@ -112,7 +113,7 @@ def test_a_run_is_continued_where_it_stopped(tmp_path: Path, monkeypatch: pytest
     common = ["--designs", "smoking_random", "--processes", "1", "--estimators"]
     study.main([*common, "did", "sdid", "--n", "3"])
     store = study.store_of("report", "smoking_random", "sdid")
-    before = pd.read_csv(store)
+    before = read_rows(store)
     assert before.groupby("draw")["shape"].nunique().tolist() == [4, 4, 4]
     # A run that was killed leaves half a draw behind.
     store.write_text("\n".join(store.read_text().splitlines()[:-2]) + "\n", encoding="utf-8")
@@ -120,12 +121,12 @@ def test_a_run_is_continued_where_it_stopped(tmp_path: Path, monkeypatch: pytest
     missing = [(task.number, task.estimators) for task in study.open_tasks(arguments)]
     assert missing == [(0, ("sc",)), (1, ("sc",)), (2, ("sdid", "sc")), (3, ("did", "sdid", "sc"))]
     study.main([*common, "did", "sdid", "sc", "--n", "4"])
-    after = pd.read_csv(store)
+    after = read_rows(store)
     assert after["error"][:12].tolist() == before["error"].tolist()
     assert not study.open_tasks(study.arguments_of([*common, "did", "sdid", "sc", "--n", "4"]))
     written = pd.read_csv(tmp_path / "results" / "dwcp_cells.csv")
     assert written.groupby(["shape", "estimator"])["n"].first().eq(4).all()
-    run = pd.read_csv(tmp_path / "results" / "dwcp_run.csv")
+    run = read_rows(tmp_path / "results" / "dwcp_run.csv")
     assert set(run["estimator"]) == {"did", "sdid", "sc"}
     assert run["study_seed"].eq(20261124).all()
     assert run["command"].str.contains("--n 4").all()

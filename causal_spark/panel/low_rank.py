@@ -371,7 +371,7 @@ class _Sweeper:
         nuclear = 0.5 * (np.einsum("nik,nik->n", found.left, found.left) + np.einsum("ntk,ntk->n", right, right))
         primal = squares + self.lambda_nn * nuclear
         top = np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(dual, 1, 2) @ dual)[:, -1], 0.0))
-        shrink = np.minimum(1.0, self.lambda_nn / np.maximum(top, np.finfo(float).tiny))
+        shrink = np.divide(self.lambda_nn, top, out=np.ones_like(top), where=top > self.lambda_nn)
         lower = shrink * np.einsum("nit,nit->n", dual, remaining) - shrink**2 * squares
         return np.asarray((primal - lower) / np.maximum(primal, np.finfo(float).tiny))
 

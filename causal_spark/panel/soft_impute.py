@@ -279,7 +279,7 @@ class _Masks:
         primal = squares + lambda_nn * kept.sum(axis=1)
         apart = left - clipped
         top = 2.0 * np.minimum(singular[:, -1], lambda_nn / 2.0) + 2.0 * np.sqrt(np.einsum("nit,nit->n", apart, apart))
-        shrink = np.minimum(1.0, lambda_nn / np.maximum(top, np.finfo(float).tiny))
+        shrink = lambda_nn / np.maximum(top, lambda_nn)
         within = np.where(self.used, self.outcome - effects, 0.0)
         lower = 2.0 * shrink * np.einsum("nit,nit->n", left, within) - shrink**2 * squares
         rank = (kept > _RANK_SHARE * np.maximum(kept[:, -1:], np.finfo(float).tiny)).sum(axis=1)
