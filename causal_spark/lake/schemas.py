@@ -10,7 +10,7 @@ from causal_spark.errors import InputError
 #: Raised when a change to the tables is one that readers could notice. 2: ``failures`` holds warnings too, so whoever
 #: counts its rows as things that went wrong must look at ``kind``. 3: ``panel_effects`` ends in three more columns,
 #: NULL in rows of older runs, and ``tuning`` may be block: whoever reads columns by position, or knows all the ways of
-#: tuning, must look.
+#: tuning, must look. 4: ``panel_variances`` ends in one more column, and ``panel_cells.std_error`` may be filled.
 CONTRACT_VERSION = 4
 
 #: Types every reader of protocol version 1 understands.

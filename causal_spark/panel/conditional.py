@@ -25,8 +25,8 @@ import numpy as np
 
 from causal_spark.errors import ConstantOutcomeError, GroupError, SolverError, TooFewControlsError, TooFewPeriodsError
 from causal_spark.panel.assignments import lasting_treatment
-from causal_spark.panel.cohorts import first_treated
 from causal_spark.panel.contrast_scales import Families, Family, Start, attenuation, unit_noise
+from causal_spark.panel.event_study import event_cells
 from causal_spark.panel.inference import Details, ErrorBar, VarianceEstimate
 from causal_spark.panel.noise_levels import Levels
 from causal_spark.panel.placebo import Placebos, earlier_starts, n_periods_before
@@ -165,9 +165,7 @@ class _Analysis:
     def _event_times(self, name: str, shrink: bool) -> dict[int, ErrorBar]:
         found = {}
         treated = self._panel.treated[self._panel.ever_treated]
-        first = first_treated(treated)
-        event = np.arange(treated.shape[1]) - first[:, None]
-        counted = ((event < 0) | treated) & np.isfinite(self._errors)
+        event, counted = event_cells(treated, self._errors)
         n_controls = self._panel.n_units - len(treated)
         for k, event_time in enumerate(event_times(self._panel).tolist()):
             mine = (counted & (event == event_time)).any(axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from causal_spark.panel.cohorts import first_treated
 from causal_spark.panel.summary import effect_cells
-from causal_spark.panel.types import Fit, Floats, Ints, Panel
+from causal_spark.panel.types import Bools, Fit, Floats, Ints, Panel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +24,16 @@ class EventStudy:
     n_cells: Ints
 
 
+def event_cells(treated: Bools, effects: Floats) -> tuple[Ints, Bools]:
+    """Event times (n_treated, n_periods) of ever-treated units' cells, and which cells count: those with a finite
+    effect that are treated, or before the first treatment of their unit.
+
+    treated: (n_treated, n_periods); effects: (..., n_treated, n_periods), as is what is returned second.
+    """
+    event = np.arange(treated.shape[1]) - first_treated(treated)[:, None]
+    return event, ((event < 0) | treated) & np.isfinite(effects)
+
+
 def event_study(panel: Panel, fit: Fit) -> EventStudy:
     """Mean of outcome - prediction by event time over ever-treated units.
 
@@ -31,10 +41,8 @@ def event_study(panel: Panel, fit: Fit) -> EventStudy:
     Cells without a finite effect are left out, and event times without any cell do not appear.
     """
     rows = np.flatnonzero(panel.ever_treated)
-    start = first_treated(panel.treated)[rows]
-    event = np.arange(panel.n_periods) - start[:, None]
     effects = effect_cells(panel, fit)[rows]
-    counted = ((event < 0) | panel.treated[rows]) & np.isfinite(effects)
+    event, counted = event_cells(panel.treated[rows], effects)
     earliest = -panel.n_periods
     bins = event[counted] - earliest
     n_cells = np.bincount(bins, minlength=2 * panel.n_periods)

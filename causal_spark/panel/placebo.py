@@ -23,6 +23,7 @@ from causal_spark.panel.assignments import all_assigned, lasting_treatment, plac
 from causal_spark.panel.blocks import n_fitted
 from causal_spark.panel.cohorts import first_treated
 from causal_spark.panel.definitions import EstimatorDefinition
+from causal_spark.panel.event_study import event_cells
 from causal_spark.panel.inference import Details, ErrorBar, VarianceEstimate
 from causal_spark.panel.replicates import (
     Replicates,
@@ -240,9 +241,8 @@ def _mean(errors: Floats, treated: Bools) -> Floats:
 
 def _by_event_time(errors: Floats, treated: Bools, event_time: Ints) -> Floats:
     """(n, k) mean error by event time, as `event_study` has it: treated cells, and those before the first of a unit."""
-    start = first_treated(treated)
-    before = np.arange(treated.shape[1]) < start[:, None]
-    counted = (before | treated) & np.isfinite(errors)
+    event, counted = event_cells(treated, errors)
+    start = -event[:, 0]
     errors = np.where(counted, errors, 0.0)
     sums = np.zeros((len(errors), event_time.size))
     n_cells = np.zeros(sums.shape, dtype=np.intp)
