@@ -105,7 +105,7 @@ clean:  ## Remove the virtual environments, builds and caches (never output/)
 	@touch $@
 
 .venv/installed-dev: $(INPUTS)
-	@$(WITH_JAVA) scripts/setup.sh spark,examples,dev
+	@$(WITH_JAVA) scripts/setup.sh spark,examples,neural,dev
 	@touch .venv/installed-run $@
 
 # The packages compared with want an older numpy than ours.

@@ -62,6 +62,10 @@ class TooManyFailuresError(CausalSparkError):
     """More groups failed than ``max_failed_fraction`` allows; results were not made visible."""
 
 
+class ShapeError(CausalSparkError):
+    """Arrays that should go together do not."""
+
+
 class GroupError(CausalSparkError):
     """Something is wrong with one group; the others go on."""
 
@@ -148,3 +152,19 @@ class TooFewPeriodsError(DeclinedError):
 
 class ConstantOutcomeError(DeclinedError):
     """The untreated outcomes do not vary, so scale-dependent tuning and variances are undefined."""
+
+
+class TreatmentSupportError(DeclinedError):
+    """The treatment takes too few distinct values for what is asked of it."""
+
+
+class PositivityError(DeclinedError):
+    """Treatments do not overlap enough: no sensible weights make them independent of the covariates."""
+
+
+class TooFewEffectiveRowsError(DeclinedError):
+    """Weights leave too few effective rows to draw a curve from."""
+
+
+class NoCovariatesError(DeclinedError):
+    """No covariate varies, so there is nothing to balance."""

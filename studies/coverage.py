@@ -79,7 +79,7 @@ DESIGNS = {
     "penn.democracy": _PENN,
     "penn.education": replace(_PENN, policy="educ"),
     "penn.random": replace(_PENN, policy=None),
-    # Published bias is nothing and the RMSE falls like one over the root of the units: drawn at random, a tenth of them.
+    # A tenth of them, at random: published biases are nothing, and RMSEs fall like one over the root of the units.
     "resample.200": replace(_BASELINE, policy=None, n_units=200, n_treated=20),
     "resample.400": replace(_BASELINE, policy=None, n_units=400, n_treated=40),
 }

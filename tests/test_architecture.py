@@ -15,6 +15,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: Folder to the top-level packages its modules may import, beside the standard library.
 ALLOWED = {
     "panel": {"numpy", "scipy", "causal_spark.errors", "causal_spark.panel"},
+    "dose_response": {
+        *("numpy", "scipy", "torch", "sklearn"),
+        *("causal_spark.errors", "causal_spark.dose_response", "causal_spark.neural"),
+    },
+    "neural": {"torch", "causal_spark.neural"},
     "lake": {"pyspark", "causal_spark.errors", "causal_spark.lake"},
 }
 
@@ -50,17 +55,24 @@ def test_layers_import_only_what_lies_below(folder: str) -> None:
                 assert any(name == ok or name.startswith(f"{ok}.") for ok in ALLOWED[folder]), f"{module.name}: {name}"
 
 
-def test_the_science_runs_without_spark_pandas_or_files() -> None:
+@pytest.mark.parametrize(
+    ("registry", "without", "n_methods"),
+    [
+        ("panel.registry import ESTIMATORS", "torch", 8),
+        ("dose_response.registry import WEIGHTINGS", "causal_spark.panel", 7),
+    ],
+)
+def test_the_sciences_run_without_spark_pandas_or_files(registry: str, without: str, n_methods: int) -> None:
     code = (
         "import sys\n"
-        "for name in ('pyspark', 'pandas', 'pyarrow', 'torch', 'deltalake'):\n"
+        f"for name in ('pyspark', 'pandas', 'pyarrow', 'deltalake', {without!r}):\n"
         "    sys.modules[name] = None\n"
-        "from causal_spark.panel.registry import ESTIMATORS\n"
-        "print(len(ESTIMATORS))"
+        f"from causal_spark.{registry}\n"
+        f"print(len({registry.split()[-1]}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "8"
+    assert done.stdout.strip() == str(n_methods)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -1,0 +1,1 @@
+"""Response curves of a continuous treatment: balancing weights and the regressions they enter."""

@@ -1,0 +1,244 @@
+"""E2B, end-to-end balancing: weights learned by their error on made-up responses.
+
+Bahadori, Tchetgen Tchetgen, Heckerman (ICML 2022). A network gives every row a log-weight from its covariates and
+treatment. It is trained on the expected squared error of the curve that the weights lead to, over random responses with
+a known curve (`responses`), through the very second stage that will be used. No outcome is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causal_spark.dose_response.entropy_balancing import balance
+from causal_spark.dose_response.expected_loss import expected_losses, stack_responses
+from causal_spark.dose_response.moments import independent, ranks
+from causal_spark.dose_response.responses import CLIP, ResponseOptions, Responses, make_responses
+from causal_spark.dose_response.types import CurveProblem, Floats, Notice, Segment, Weighting, normalised
+from causal_spark.errors import ShapeError, SolverError
+from causal_spark.neural.stacked import apply_stacked, stacked_layers
+from causal_spark.neural.training import Trained, TrainingOptions, train
+
+Parameters = Literal["network", "free"]
+#: Noise starts at so many doublings of the option's and is halved as long as enough rows stay effective.
+_N_LEVELS = 7
+_LEVEL_STEPS = 60
+#: `least_effective` holds for so many rows; with more of them, variance matters less and bias as much as ever.
+_USUAL_ROWS = 500.0
+_LESS_WITH_ROWS = 0.2
+#: Share of the variance of what is balanced again that must not be in the rest of it.
+_LEAST_NEW = 0.01
+#: (log-weights' parameters) -> (n_segments, n_rows) weights.
+_Weights = Callable[[Sequence[Tensor]], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class E2bOptions:
+    """weights: given by a network, or free (a parameter per row). hidden: units of both hidden layers.
+    least_effective: share of 500 rows that stay effective at least; of n rows, times (500 / n) to the power .2.
+    spread, by_treatment, curvature, noise, n_waves: of the made-up responses, see `ResponseOptions`.
+    learning_rate, max_steps: of the last stretch of training, see `TrainingOptions`.
+    """
+
+    weights: Parameters = "network"
+    hidden: int = 32
+    least_effective: float = 0.45
+    spread: float = 1.0
+    by_treatment: float = 0.2
+    curvature: float = 1.0
+    noise: float = 0.5
+    n_waves: int = 64
+    learning_rate: float = 0.02
+    max_steps: int = 3000
+
+    def __post_init__(self) -> None:
+        if self.weights not in get_args(Parameters):
+            raise ValueError(f"weights is {self.weights!r}; it is one of {', '.join(get_args(Parameters))}")
+        for name in ("hidden", "n_waves", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a positive number")
+        for name in ("least_effective", "by_treatment"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, between 0 and 1")
+        for name in ("spread", "curvature"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a variance")
+        for name in ("noise", "learning_rate"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a positive number")
+
+    @property
+    def responses(self) -> ResponseOptions:
+        """What `make_responses` takes."""
+        return ResponseOptions(self.spread, self.by_treatment, self.curvature, self.noise, self.n_waves)
+
+    @property
+    def training(self) -> TrainingOptions:
+        """What `train` takes."""
+        return TrainingOptions(learning_rate=self.learning_rate, max_steps=self.max_steps)
+
+
+def e2b(problem: CurveProblem, options: E2bOptions, seed: int) -> Weighting:
+    """Weights of one segment, see the module. The bootstrap keeps the network and balances again around its weights."""
+    return e2b_stacked([problem], options, [seed])[0]
+
+
+def e2b_stacked(
+    problems: Sequence[CurveProblem],
+    options: E2bOptions,
+    seeds: Sequence[int],
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> list[Weighting]:
+    """Weights of several segments, trained side by side in one tensor program; each is what `e2b` finds for it alone.
+
+    problems: of one kind of second stage, with grids of one size and the same number of covariates; shorter segments
+    are padded. seeds: one each. Raises `ShapeError` where the problems cannot be stacked.
+    """
+    shapes = {(type(one.stage), one.is_line, len(one.grid), one.segment.n_covariates) for one in problems}
+    if len(shapes) != 1:
+        raise ShapeError("Segments differ in second stage, grid or number of covariates.", "Train them apart.")
+    responses = [
+        make_responses(one.segment, one.grid, one.is_line, options.responses, seed)
+        for one, seed in zip(problems, seeds, strict=True)
+    ]
+    found, trained = _train(problems, responses, options, seeds, dtype, device or torch.device("cpu"))
+    return [
+        Weighting(
+            weights,
+            partial(_resolved, one.segment, made.assignment, weights),
+            () if converged else (_not_converged(options),),
+        )
+        for one, made, weights, converged in zip(problems, responses, found, trained.converged.tolist(), strict=True)
+    ]
+
+
+def _not_converged(options: E2bOptions) -> Notice:
+    return Notice(
+        "TrainingNotConverged",
+        f"The loss of e2b was still falling after {options.max_steps} steps.",
+        "Raise its option max_steps.",
+    )
+
+
+def _train(
+    problems: Sequence[CurveProblem],
+    responses: Sequence[Responses],
+    options: E2bOptions,
+    seeds: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[list[Floats], Trained]:
+    segments = [one.segment for one in problems]
+    n_rows = max(one.n_rows for one in segments)
+    stacked = stack_responses([one.stage for one in problems], responses, n_rows, dtype, device)
+    parameters, weights_of = _model(segments, n_rows, options, seeds, dtype, device)
+    floors = torch.tensor([least_effective(one, options) for one in segments], dtype=dtype, device=device)
+
+    def losses(noise: Tensor, current: Sequence[Tensor]) -> Tensor:
+        bias, variance = expected_losses(weights_of(current), stacked)
+        # The logarithm makes steps alike whatever the scale of the loss.
+        return torch.log(bias + noise * variance)
+
+    def is_effective(current: Sequence[Tensor]) -> Tensor:
+        with torch.no_grad():
+            return 1 / weights_of(current).square().sum(1) >= floors
+
+    noise, parameters = _lowest_noise(losses, is_effective, parameters, stacked.noise, options.training)
+    trained = train(partial(losses, noise), parameters, options.training)
+    if not torch.isfinite(trained.losses).all():
+        raise SolverError("The loss of e2b is not finite.", "Look for extreme treatments or covariates.")
+    with torch.no_grad():
+        weights = weights_of(trained.parameters).double().cpu().numpy()
+    return [normalised(one[: segment.n_rows]) for one, segment in zip(weights, segments, strict=True)], trained
+
+
+def _model(
+    segments: Sequence[Segment],
+    n_rows: int,
+    options: E2bOptions,
+    seeds: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[list[Tensor], _Weights]:
+    """Parameters, which start at the sample weights, and the weights they stand for; rows of the padding have none."""
+    log_rows = np.full((len(segments), n_rows), -np.inf)
+    for place, one in enumerate(segments):
+        log_rows[place, : one.n_rows] = np.log(one.sample_weights)
+    offset = torch.tensor(log_rows, dtype=dtype, device=device)
+    if options.weights == "free":
+        free = torch.zeros(len(segments), n_rows, dtype=dtype, device=device)
+        return [free], lambda current: torch.softmax(current[0] + offset, 1)
+    inputs = np.zeros((len(segments), n_rows, segments[0].n_covariates + 1))
+    for place, one in enumerate(segments):
+        inputs[place, : one.n_rows] = _network_inputs(one)
+    rows = torch.tensor(inputs, dtype=dtype, device=device)
+    layers = stacked_layers((rows.shape[2], options.hidden, options.hidden, 1), seeds, dtype, device)
+    return layers, lambda current: torch.softmax(apply_stacked(current, rows)[:, :, 0] + offset, 1)
+
+
+def _network_inputs(segment: Segment) -> Floats:
+    """(n_rows, n_covariates + 1): standardised covariates without their far tails, and the treatment's rank."""
+    covariates = np.clip(segment.standardised_covariates(), -CLIP, CLIP)
+    return np.concatenate([covariates, ranks(segment.treatment, segment.sample_weights)[:, None]], axis=1)
+
+
+def least_effective(segment: Segment, options: E2bOptions) -> float:
+    """Rows that are to stay effective, of those that the sample weights leave."""
+    n_rows = float(1 / np.sum(segment.sample_weights**2))
+    return float(options.least_effective * n_rows * min(1.0, (_USUAL_ROWS / n_rows) ** _LESS_WITH_ROWS))
+
+
+def _lowest_noise(
+    losses: Callable[[Tensor, Sequence[Tensor]], Tensor],
+    is_effective: Callable[[Sequence[Tensor]], Tensor],
+    parameters: list[Tensor],
+    noise: Tensor,
+    options: TrainingOptions,
+) -> tuple[Tensor, list[Tensor]]:
+    """The lowest noise of the responses, from much down to the wanted, that leaves enough rows effective.
+
+    Where treatments hardly overlap, weights can always buy a little less bias on made-up responses with most of the
+    sample; whether that pays depends on how much noise the real outcome has, which nobody knows before looking at it.
+    """
+    level = noise * 2.0 ** (_N_LEVELS - 1)
+    falling = torch.ones_like(noise, dtype=torch.bool)
+    brief = replace(options, max_steps=_LEVEL_STEPS, patience=_LEVEL_STEPS)
+    for _ in range(_N_LEVELS):
+        found = train(partial(losses, level), parameters, brief).parameters
+        enough = is_effective(found)
+        taken = falling & enough
+        parameters = [
+            torch.where(taken.view(-1, *[1] * (mine.dim() - 1)), new, mine)
+            for mine, new in zip(parameters, found, strict=True)
+        ]
+        level = torch.where(falling & ~enough, 2 * level, level)
+        falling = taken
+        level = torch.where(falling, torch.maximum(level / 2, noise), level)
+    return level, parameters
+
+
+def _resolved(segment: Segment, assignment: Floats, weights: Floats, multipliers: Floats) -> Floats:
+    """Weights under multipliers: those learned, moved as little as keeps the imbalances that they have.
+
+    Balanced are treatment, covariates, the fitted assignment, and the products of the treatment with the others.
+    """
+    treatment = segment.standardised_treatment()
+    others = np.concatenate([segment.standardised_covariates(), assignment[:, None]], axis=1)
+    # What little an assignment has beyond the covariates may sit in a single row, of which two things would be asked.
+    others = others[:, independent(others, segment.sample_weights, _LEAST_NEW)]
+    margins = np.concatenate([treatment[:, None], others], axis=1)
+    products = treatment[:, None] * others
+    rows = normalised(segment.sample_weights * multipliers)
+    means = rows @ margins
+    targets = np.concatenate([means + weights @ margins, means[:, :1] * means[:, 1:] + weights @ products], axis=1)
+    with np.errstate(divide="ignore"):
+        log_base = np.log(weights) + np.log(multipliers)
+    found = balance(log_base, np.concatenate([margins, products], axis=1), targets)
+    return np.where(found.converged[:, None], found.weights, np.nan)

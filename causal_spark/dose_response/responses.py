@@ -1,0 +1,115 @@
+"""Made-up responses: random functions of covariates and treatment over the real rows, with known average curves.
+
+A response is y(x, a) = m(a) + sum over k of h_k(a) g_k(x) + noise. Its average curve is m alone, as every g_k has mean
+zero over the rows; the rest is what a weighting has to keep out of the curve. All coefficients are independent normals,
+so that the expected squared error of any weighting has a closed form (`expected_loss`). No outcome is looked at.
+
+Confounding lies along the functions of the covariates by which the treatment was assigned; along any other function
+treatment and covariates are unrelated already, up to chance. So responses along the fitted assignment E[a | x] have a
+variance of their own: those drawn without a look at the assignment are hardly confounded when covariates are many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from causal_spark.dose_response.components import fit_components
+from causal_spark.dose_response.moments import ranks, ranks_at
+from causal_spark.dose_response.types import Floats, Segment
+
+#: Covariates further from their mean, in standard deviations, are moved there: a product of two tails is no response.
+CLIP = 3.0
+#: Share of the general functions' variance that goes by what the treatment depends on; the rest is spread as below.
+_FOLLOWS = 0.95
+_SPREAD = (0.4, 0.3, 0.3)
+#: Variance explained, per unit of noise, below which the treatment is taken to be assigned at random.
+_LEAST_EXPLAINED = 0.01
+#: Relative variances of the cosines of the treatment's rank by which confounding differs, and of those of the curve.
+_MODULATIONS = np.array([0.5, 0.275, 0.15, 0.075])
+_CURVATURES = np.exp(-(np.arange(1, 9) ** 2) / 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseOptions:
+    """Variances of made-up responses, per unit of variance along the assignment.
+
+    spread: of functions of the covariates in general. by_treatment: share of all these that differs by treatment.
+    curvature: of the average curve. noise: of the outcome around the response, in the whole segment's mean. n_waves:
+    random cosines that stand for smooth functions of all covariates.
+    """
+
+    spread: float = 1.0
+    by_treatment: float = 0.2
+    curvature: float = 1.0
+    noise: float = 0.5
+    n_waves: int = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Responses:
+    """Random responses of one segment.
+
+    confounding: (n_rows, n_functions) functions of the covariates with mean zero, each times its standard deviation.
+    modulation: (n_rows, n_modulations) functions of the treatment that they are multiplied with, likewise. average,
+    average_at_grid: (n_rows, n_curves) and (n_grid, n_curves) average curves on the rows and on the grid, likewise.
+    assignment: (n_rows,) the fitted assignment, standardised; zero where next to nothing explains the treatment.
+    noise: variance of the noise.
+    """
+
+    confounding: Floats
+    modulation: Floats
+    average: Floats
+    average_at_grid: Floats
+    assignment: Floats
+    noise: float
+
+
+def make_responses(segment: Segment, grid: Floats, is_line: bool, options: ResponseOptions, seed: int) -> Responses:
+    """Random responses over a segment's rows. is_line: whether average curve and modulations are straight lines."""
+    weights = segment.sample_weights
+    covariates = np.clip(segment.standardised_covariates(), -CLIP, CLIP)
+    blocks = _blocks(covariates, weights, options.n_waves, seed)
+    ranked = ranks(segment.treatment, weights)
+    found = fit_components(blocks, ranked, weights)
+    fitted = np.sum([block @ part for block, part in zip(blocks, found.coefficients, strict=True)], axis=0)
+    is_assigned = found.variances.sum() >= _LEAST_EXPLAINED * found.noise
+    assignment = fitted / np.sqrt(weights @ fitted**2) if is_assigned else np.zeros_like(fitted)
+    explained = found.variances / found.variances.sum()
+    shares = _FOLLOWS * explained + (1 - _FOLLOWS) * np.array(_SPREAD)
+    general = [np.sqrt(options.spread * share) * block for share, block in zip(shares, blocks, strict=True)]
+    confounding = np.concatenate([*general, assignment[:, None]], axis=1)
+    constant = np.full((segment.n_rows, 1), np.sqrt(1 - options.by_treatment))
+    if is_line:
+        differing = np.sqrt(options.by_treatment) * segment.standardised_treatment()[:, None]
+        average, at_grid = np.zeros((segment.n_rows, 0)), np.zeros((len(grid), 0))
+    else:
+        of_rows, of_grid = (_cosines(one) for one in ranks_at(segment.treatment, weights, grid))
+        differing = of_rows[:, : len(_MODULATIONS)] * np.sqrt(options.by_treatment * _MODULATIONS)
+        amplitude = np.sqrt(options.curvature * _CURVATURES / _CURVATURES.sum())
+        average, at_grid = of_rows * amplitude, of_grid * amplitude
+    return Responses(
+        confounding, np.concatenate([constant, differing], axis=1), average, at_grid, assignment, options.noise
+    )
+
+
+def _blocks(covariates: Floats, weights: Floats, n_waves: int, seed: int) -> list[Floats]:
+    """Linear, quadratic and smooth functions of the covariates, each block with mean zero and total variance one."""
+    n_covariates = covariates.shape[1]
+    first, second = np.triu_indices(n_covariates)
+    products = covariates[:, first] * covariates[:, second] * np.where(first == second, 1.0, np.sqrt(2.0))
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(n_covariates, n_waves)) / np.sqrt(n_covariates)
+    waves = np.cos(covariates @ directions + rng.uniform(0, 2 * np.pi, n_waves))
+    return [_unit(block, weights) for block in (covariates, products, waves)]
+
+
+def _unit(block: Floats, weights: Floats) -> Floats:
+    centred = block - weights @ block
+    return np.asarray(centred / np.sqrt(np.sum(weights @ centred**2)))
+
+
+def _cosines(shares: Floats) -> Floats:
+    """(n_rows, n_cosines) functions of ranks between zero and one, orthonormal there."""
+    return np.asarray(np.sqrt(2.0) * np.cos(np.pi * shares[:, None] * np.arange(1, len(_CURVATURES) + 1)))

@@ -1,0 +1,128 @@
+"""What the weighting methods take and give: plain frozen containers of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to know of a curve that was estimated all the same."""
+
+    name: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """One segment's covariates and treatment. There is no outcome in it, so nothing made from it can look at one.
+
+    covariates: (n_rows, n_covariates), finite, none of them constant. treatment: (n_rows,), finite, not constant.
+    sample_weights: (n_rows,), positive, summing to one: what each row stands for. names: of the covariates.
+    """
+
+    covariates: Floats
+    treatment: Floats
+    sample_weights: Floats
+    names: tuple[str, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return int(self.treatment.shape[0])
+
+    @property
+    def n_covariates(self) -> int:
+        """Columns of the covariates."""
+        return int(self.covariates.shape[1])
+
+    def standardised_covariates(self) -> Floats:
+        """(n_rows, n_covariates) with mean zero and variance one under the sample weights."""
+        return standardised(self.covariates, self.sample_weights)
+
+    def standardised_treatment(self) -> Floats:
+        """(n_rows,) with mean zero and variance one under the sample weights."""
+        return standardised(self.treatment[:, None], self.sample_weights)[:, 0]
+
+
+class SecondStage(Protocol):
+    """A regression of the outcome on the treatment, by weighted least squares."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters fitted at once."""
+        ...
+
+    def curves(self, weights: Floats, outcome: Floats) -> tuple[Floats, Floats]:
+        """(n_replicates, n_grid) curves and slopes under weights (n_replicates, n_rows) of an outcome (n_rows,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveProblem:
+    """What a weighting is for: a segment, the doses at which its curve is wanted, and the regression it enters.
+
+    grid: (n_grid,), ascending. is_line: whether the second stage takes the curve for a straight line.
+    """
+
+    segment: Segment
+    grid: Floats
+    stage: SecondStage
+    is_line: bool
+
+
+#: (n_replicates, n_rows) multipliers of rows -> (n_replicates, n_rows) weights with what depends on the sample done
+#: again; NaN where that cannot be done.
+Resolve = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighting:
+    """Balancing weights of a segment.
+
+    weights: (n_rows,), not negative, summing to one. resolve: the weights under multipliers of the rows, for the
+    bootstrap; what a method learns once and keeps stays as it is. notices: what to know of them.
+    """
+
+    weights: Floats
+    resolve: Resolve
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def effective_sample_size(self) -> float:
+        """Kish's: one over the sum of squared weights."""
+        return effective_sample_size(self.weights)
+
+
+def kept(weights: Floats) -> Resolve:
+    """Weights that the bootstrap multiplies and leaves otherwise as they are."""
+    return partial(_kept, weights)
+
+
+def _kept(weights: Floats, multipliers: Floats) -> Floats:
+    return normalised(weights * multipliers)
+
+
+def normalised(weights: Floats) -> Floats:
+    """Weights divided by their sum along the last axis."""
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def effective_sample_size(weights: Floats) -> float:
+    """Kish's effective sample size of weights that sum to one."""
+    return float(1.0 / np.sum(weights**2))
+
+
+def standardised(columns: Floats, weights: Floats) -> Floats:
+    """(n_rows, n_columns) columns with mean zero and variance one under weights (n_rows,) that sum to one."""
+    centred = columns - weights @ columns
+    return np.asarray(centred / np.sqrt(weights @ centred**2))

@@ -1,0 +1,89 @@
+"""Training of stacked models: each with its own steps, its own patience and its own end, whoever shares the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BETAS = (0.9, 0.99)
+_EPSILON = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """learning_rate: of Adam at first; it falls by `decay` whenever the loss has not improved by `tolerance`
+    (relative) for `patience` steps, and training ends at the fall number `n_falls`, or after `max_steps`.
+    """
+
+    learning_rate: float = 0.02
+    decay: float = 0.3
+    tolerance: float = 1e-3
+    patience: int = 40
+    n_falls: int = 3
+    max_steps: int = 3000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """parameters: of every model at its lowest loss. losses: (n_models,) those. converged: (n_models,) whether training
+    ended because nothing improved any more. n_steps: (n_models,) steps until then.
+    """
+
+    parameters: list[Tensor]
+    losses: Tensor
+    converged: Tensor
+    n_steps: Tensor
+
+
+def train(
+    losses_of: Callable[[Sequence[Tensor]], Tensor], parameters: Sequence[Tensor], options: TrainingOptions
+) -> Trained:
+    """Minimise the loss of every model by Adam (Kingma, Ba 2015).
+
+    losses_of: parameters -> (n_models,) losses, where a model's loss depends on its own parameters only.
+    parameters: tensors whose first axis is the model.
+    """
+    current = [one.clone().requires_grad_() for one in parameters]
+    n_models, device = current[0].shape[0], current[0].device
+    first = [torch.zeros_like(one) for one in current]
+    second = [torch.zeros_like(one) for one in current]
+    best = [one.detach().clone() for one in current]
+    lowest = torch.full((n_models,), torch.inf, dtype=current[0].dtype, device=device)
+    reference = lowest.clone()
+    rate = torch.full((n_models,), options.learning_rate, dtype=current[0].dtype, device=device)
+    waited = torch.zeros(n_models, dtype=torch.long, device=device)
+    falls = torch.zeros_like(waited)
+    n_steps = torch.zeros_like(waited)
+    running = torch.ones(n_models, dtype=torch.bool, device=device)
+    for step in range(options.max_steps):
+        losses = losses_of(current)
+        gradients = torch.autograd.grad(losses.sum(), current)
+        found = losses.detach()
+        with torch.no_grad():
+            better = running & (found < lowest)
+            lowest = torch.where(better, found, lowest)
+            for kept, one in zip(best, current, strict=True):
+                kept[better] = one.detach()[better]
+            improved = running & (found < reference - options.tolerance * reference.abs().nan_to_num(posinf=0.0))
+            improved |= running & torch.isinf(reference)
+            reference = torch.where(improved, found, reference)
+            waited = torch.where(improved, 0, waited + 1)
+            tired = running & (waited >= options.patience)
+            rate = torch.where(tired, rate * options.decay, rate)
+            falls += tired
+            waited = torch.where(tired, 0, waited)
+            n_steps += running
+            running &= falls < options.n_falls
+            if not running.any():
+                break
+            scale = rate * running
+            for one, gradient, mean, square in zip(current, gradients, first, second, strict=True):
+                mean.lerp_(gradient, 1 - _BETAS[0])
+                square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+                corrected = mean / (1 - _BETAS[0] ** (step + 1))
+                size = (square / (1 - _BETAS[1] ** (step + 1))).sqrt_().add_(_EPSILON)
+                one -= scale.view(-1, *[1] * (one.dim() - 1)) * corrected / size
+    return Trained(best, lowest, ~running & torch.isfinite(lowest), n_steps)
