@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from benchmarks.machine import SINGLE_THREAD, append_rows, origin, read_rows
 from causal_spark.errors import GroupError
 from causal_spark.panel.calibration import Calibration, calibrate, draw_treated, logit_probabilities
 from causal_spark.panel.inference import interval
+from causal_spark.panel.jackknife import JackknifeOptions
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.replicates import Replicates, Setting
 from causal_spark.panel.summary import att
@@ -85,12 +87,18 @@ DESIGNS = {
 }
 
 
+#: Every variance as by default, and the jackknife with weights fitted anew, by the name it has in the table.
+METHODS: dict[str, tuple[str, Any]] = {name: (name, one.options()) for name, one in VARIANCES.items()}
+METHODS["jackknife_fitted"] = ("jackknife", JackknifeOptions(weights="fitted"))
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One draw of one design."""
+    """One draw of one design, and the variances that are wanted of it."""
 
     design: str
     number: int
+    methods: tuple[str, ...] = tuple(METHODS)
 
 
 @cache
@@ -132,12 +140,13 @@ def run(task: Task) -> list[dict[str, object]]:
         fit = definition.fit(panel, options, None, seed)
         estimate = att(panel, fit)
         setting = Setting(panel, definition, options, fit, partial(seed_of, seed))
-        sets = [one for variance in VARIANCES.values() for one in variance.sets(variance.options())]
+        wanted = {method: (VARIANCES[METHODS[method][0]], METHODS[method][1]) for method in task.methods}
+        sets = [one for variance, chosen in wanted.values() for one in variance.sets(chosen)]
         replicates = Replicates(setting, sets)
-        for method, variance in VARIANCES.items():
+        for method, (variance, chosen) in wanted.items():
             row: dict[str, object] = {"design": task.design, "draw": task.number, "estimator": name, "variance": method}
             try:
-                found = variance.estimate(setting, variance.options(), replicates).att
+                found = variance.estimate(setting, chosen, replicates).att
             except GroupError:
                 rows.append(row | {"estimate": estimate, "std_error": "", "covered": ""})
                 continue
@@ -162,7 +171,11 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     declined = rows[rows["covered"].isna()].groupby(["design", "variance", "estimator"]).size()
     found = found.join(declined.rename("declined"), how="outer").fillna({"declined": 0, "n": 0})
     published = pd.read_csv(PUBLISHED).melt(["variance", "design"], var_name="estimator", value_name="published")
-    found = found.reset_index().merge(published, how="left", on=["design", "variance", "estimator"])
+    found = found.reset_index().assign(
+        method=lambda table: table["variance"].map({k: v[0] for k, v in METHODS.items()})
+    )
+    published = published.rename(columns={"variance": "method"})
+    found = found.merge(published, how="left", on=["design", "method", "estimator"]).drop(columns="method")
     # With both at the mean of the two, so that a coverage of 1 has an error.
     pooled = (found["coverage"] * found["n"] + found["published"] * _PUBLISHED_DRAWS) / (found["n"] + _PUBLISHED_DRAWS)
     error = np.sqrt(pooled * (1.0 - pooled) * (1.0 / found["n"].clip(lower=1) + 1.0 / _PUBLISHED_DRAWS))
@@ -178,12 +191,18 @@ def store_of(design: str) -> Path:
 
 
 def open_tasks(designs: list[str], n: int) -> list[Task]:
-    """Draws that are not stored yet, designs in turn."""
-    done = {
-        design: set(pd.read_csv(store_of(design))["draw"]) if store_of(design).is_file() else set()
-        for design in designs
-    }
-    return [Task(design, number) for number in range(n) for design in designs if number not in done[design]]
+    """What is not stored yet of n draws, designs in turn."""
+    done: dict[str, set[tuple[int, str]]] = {}
+    for design in designs:
+        path = store_of(design)
+        rows = read_rows(path) if path.is_file() else pd.DataFrame({"draw": [], "variance": []})
+        done[design] = set(zip(rows["draw"], rows["variance"], strict=True))
+    tasks = []
+    for number in range(n):
+        for design in designs:
+            missing = tuple(method for method in METHODS if (number, method) not in done[design])
+            tasks += [Task(design, number, missing)] if missing else []
+    return tasks
 
 
 def arguments_of(given: list[str]) -> argparse.Namespace:

@@ -97,6 +97,36 @@ def test_coverage_stands_beside_what_was_published() -> None:
     assert table.loc["N1.is.one", "jackknife", "sdid"][["n", "declined"]].tolist() == [0, 3]
 
 
+def test_draws_that_lack_a_variance_are_made_again_for_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coverage, "WORK", tmp_path)
+    everything = coverage.open_tasks(["urate", "N1.is.one"], 2)
+    assert [(task.design, task.number, len(task.methods)) for task in everything] == [
+        ("urate", 0, 8),
+        ("N1.is.one", 0, 8),
+        ("urate", 1, 8),
+        ("N1.is.one", 1, 8),
+    ]
+    first = coverage.Task("N1.is.one", 0, ("jackknife", "jackknife_fitted"))
+    rows = coverage.run(first)
+    assert {row["variance"] for row in rows} == set(first.methods)
+    coverage.append_rows(coverage.store_of("N1.is.one"), [row | {"commit": "123e4"} for row in rows])
+    again = coverage.open_tasks(["N1.is.one"], 1)
+    assert [set(task.methods) for task in again] == [set(coverage.METHODS) - set(first.methods)]
+
+
+def test_both_jackknifes_stand_beside_the_published_one() -> None:
+    made = [
+        {"design": "urate", "draw": k, "estimator": "sdid", "variance": name, "estimate": 0.0, "std_error": 1.0}
+        | {"covered": 1.0}
+        for k in range(10)
+        for name in ("jackknife", "jackknife_fitted")
+    ]
+    table = coverage.summarise(pd.DataFrame(made))
+    assert table[["variance", "published"]].to_numpy().tolist() == [["jackknife", 0.9225], ["jackknife_fitted", 0.9225]]
+
+
 @pytest.mark.parametrize("name", ["baseline", "N1.is.one", "blocksize.is.one", "penn.education", "resample.200"])
 def test_designs_of_the_published_table_have_its_shapes(name: str) -> None:
     design = coverage.DESIGNS[name]

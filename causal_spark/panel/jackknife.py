@@ -1,15 +1,16 @@
 """Jackknife variance: how the estimate moves when one unit is left out.
 
-Arkhangelsky et al. (2021), Algorithm 3: weights of units and periods are kept, those of the other donors scaled up.
-Estimators without such weights are fitted again, with the penalties of the estimate. It takes units as independent, and
-with kept weights it errs on the wide side where the fit is close, as that of synthetic control is.
+Arkhangelsky et al. (2021), Algorithm 3: weights of units and periods are kept, those of the other donors scaled up; or,
+as the simulations stored with that paper seem to have it (`studies`), all are fitted again. Estimators without such
+weights are fitted again, with the penalties of the estimate. It takes units as independent, and with kept weights it
+errs on the wide side where the fit is close, as that of synthetic control is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,13 +30,16 @@ _SHARE_WITHOUT_WEIGHTS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class JackknifeOptions:
-    """The jackknife has nothing to choose."""
+    """weights: of units and periods, kept (Algorithm 3) or fitted anew without each unit."""
+
+    weights: Literal["kept", "fitted"] = "kept"
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """The panel without each of its units in turn; a `ReplicateSet` with ``att`` and ``event_effects``."""
 
+    keeps_weights: bool = True
     retune: bool = False
 
     def covers(self, other: ReplicateSet) -> bool:
@@ -49,7 +53,7 @@ class LeftOut:
     def seconds(self, size: PanelSize, definition: EstimatorDefinition, options: Any) -> float:
         """Core seconds of a fit without one unit, or of its predictions, where weights are kept."""
         refit = refit_seconds(self, size, definition, options)
-        return refit if definition.pools_periods else _SHARE_WITHOUT_WEIGHTS * refit
+        return _SHARE_WITHOUT_WEIGHTS * refit if self.keeps_weights and not definition.pools_periods else refit
 
     def numbers(self, size: PanelSize) -> int:
         """Floating point numbers that all results hold, at most."""
@@ -62,7 +66,7 @@ class LeftOut:
         TooFewControlsError where one donor has all the weight, NoControlUnitsError.
         """
         require_several_treated(of.panel, "jackknife")
-        for block in of.fit.blocks:
+        for block in of.fit.blocks if self.keeps_weights else ():
             if block.treated.size < 2:
                 raise TooFewTreatedError(
                     "The jackknife needs several treated units in every cohort, but one of them has a single unit.",
@@ -77,12 +81,12 @@ class LeftOut:
 
     def run(self, of: Setting, start: int, stop: int) -> Arrays:
         """Estimates without units start to stop. Raises the first error of one without an estimate."""
-        fits = [partial(_fit_without, of, unit) for unit in range(start, stop)]
+        fits = [partial(_fit_without, of, self.keeps_weights, unit) for unit in range(start, stop)]
         return estimates(fits, event_times(of.panel), "jackknife")
 
 
-def _fit_without(of: Setting, unit: int) -> tuple[Panel, Fit]:
-    if of.fit.blocks:
+def _fit_without(of: Setting, keeps_weights: bool, unit: int) -> tuple[Panel, Fit]:
+    if of.fit.blocks and keeps_weights:
         # With kept weights the others' predictions follow from those of all, and positions stay what they are.
         blocks = [_without(block, unit) for block in of.fit.blocks]
         counterfactual = predict_blocks(of.panel.outcome, blocks)
@@ -105,7 +109,7 @@ def _without(block: WeightedBlock, unit: int) -> WeightedBlock:
 
 def jackknife_sets(options: JackknifeOptions) -> tuple[ReplicateSet, ...]:
     """The one list of replicates the jackknife needs."""
-    return (LeftOut(),)
+    return (LeftOut(options.weights == "kept"),)
 
 
 def jackknife_variance(of: Setting, options: JackknifeOptions, replicates: Replicates) -> VarianceEstimate:
@@ -113,7 +117,8 @@ def jackknife_variance(of: Setting, options: JackknifeOptions, replicates: Repli
 
     Raises as `LeftOut` does, and SolverError for an estimate that is not finite.
     """
-    found = replicates.of(LeftOut())
+    (wanted,) = jackknife_sets(options)
+    found = replicates.of(wanted)
     n = int(found["att"].size)
     scale = float(np.sqrt(n - 1.0))
     return VarianceEstimate(

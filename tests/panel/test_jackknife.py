@@ -204,3 +204,17 @@ def test_units_outside_every_block_change_nothing_when_left_out():
     effects = [np.nanmean(effects_without(complete, blocks, unit)) for unit in range(14)]
     assert effects[4] == pytest.approx(att(panel, setting.fit), rel=1e-9)
     assert variance_of(setting, "jackknife").att.std_error == pytest.approx(spread(effects), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weights_may_be_fitted_anew_without_each_unit(name):
+    panel = block_panel(14, 12, 3, 4, seed=6)
+    setting = setting_of(panel, name)
+    definition = ESTIMATORS[name]
+    effects = []
+    for unit in range(14):
+        others = panel.take_units(np.delete(np.arange(14), unit))
+        effects.append(att(others, definition.fit(others, definition.options(), setting.fit.penalties, 0)))
+    found = variance_of(setting, "jackknife", weights="fitted")
+    assert found.att.std_error == pytest.approx(spread(effects), rel=1e-9)
+    assert found.att.std_error != pytest.approx(variance_of(setting, "jackknife").att.std_error, rel=1e-3)
