@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from causal_spark.dose_response.entropy_balancing import balance
-from causal_spark.dose_response.expected_loss import expected_losses, stack_responses
+from causal_spark.dose_response.expected_loss import StackedResponses, expected_losses, stack_responses
 from causal_spark.dose_response.moments import independent, ranks
 from causal_spark.dose_response.responses import CLIP, ResponseOptions, Responses, make_responses
 from causal_spark.dose_response.types import CurveProblem, Floats, Notice, Segment, Weighting, normalised
@@ -32,10 +32,11 @@ _LEVEL_STEPS = 60
 #: `least_effective` holds for so many rows; with more of them, variance matters less and bias as much as ever.
 _USUAL_ROWS = 500.0
 _LESS_WITH_ROWS = 0.2
+#: Larger segments are trained on so many pieces at most, of so many rows.
+_PIECE_ROWS = 2048
+_MOST_PIECES = 16
 #: Share of the variance of what is balanced again that must not be in the rest of it.
 _LEAST_NEW = 0.01
-#: (log-weights' parameters) -> (n_segments, n_rows) weights.
-_Weights = Callable[[Sequence[Tensor]], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,12 @@ class E2bOptions:
 
 
 def e2b(problem: CurveProblem, options: E2bOptions, seed: int) -> Weighting:
-    """Weights of one segment, see the module. The bootstrap keeps the network and balances again around its weights."""
+    """Weights of one segment, see the module. The bootstrap keeps the network and balances again around its weights.
+
+    From 4,096 rows on the network is trained on up to 16 random pieces of 2,048 rows and applied to all.
+    """
+    if options.weights == "network" and problem.segment.n_rows >= 2 * _PIECE_ROWS:
+        return _from_pieces(problem, options, seed)
     return e2b_stacked([problem], options, [seed])[0]
 
 
@@ -108,85 +114,145 @@ def e2b_stacked(
         make_responses(one.segment, one.grid, one.is_line, options.responses, seed)
         for one, seed in zip(problems, seeds, strict=True)
     ]
-    found, trained = _train(problems, responses, options, seeds, dtype, device or torch.device("cpu"))
+    program = _Program.of(problems, responses, options, dtype, device)
+    model = _free_weights(program) if options.weights == "free" else _network(program, options, seeds)
+    trained = _train(program, model, torch.arange(len(problems), device=program.log_rows.device), options)
+    with torch.no_grad():
+        found = model.weights(trained.parameters).double().cpu().numpy()
     return [
-        Weighting(
-            weights,
-            partial(_resolved, one.segment, made.assignment, weights),
-            () if converged else (_not_converged(options),),
-        )
+        _weighting(one.segment, made.assignment, normalised(weights[: one.segment.n_rows]), converged, options)
         for one, made, weights, converged in zip(problems, responses, found, trained.converged.tolist(), strict=True)
     ]
 
 
-def _not_converged(options: E2bOptions) -> Notice:
-    return Notice(
+def _from_pieces(problem: CurveProblem, options: E2bOptions, seed: int) -> Weighting:
+    segment = problem.segment
+    n_pieces = min(segment.n_rows // _PIECE_ROWS, _MOST_PIECES)
+    drawn = np.random.default_rng(seed).permutation(segment.n_rows)[: n_pieces * _PIECE_ROWS]
+    rows = np.sort(drawn.reshape(n_pieces, _PIECE_ROWS), axis=1)
+    pieces = [problem.of_rows(one) for one in rows]
+    # A piece stands for all rows, whose noise averages out further than its own.
+    chosen = replace(options.responses, noise=options.noise * _PIECE_ROWS / segment.n_rows)
+    responses = [make_responses(one.segment, one.grid, one.is_line, chosen, seed) for one in pieces]
+    inputs = _network_inputs(segment)
+    program = replace(
+        _Program.of(pieces, responses, options, torch.float64, None),
+        inputs=torch.tensor(inputs[rows]),
+        floors=torch.full((n_pieces,), least_effective(segment, options) / segment.n_rows * _PIECE_ROWS).double(),
+    )
+    owners = torch.zeros(n_pieces, dtype=torch.long)
+    trained = _train(program, _network(program, options, [seed], owners), owners, options)
+    with torch.no_grad():
+        log_weights = apply_stacked(trained.parameters, torch.tensor(inputs)[None])[0, :, 0].numpy()
+    log_weights = log_weights + np.log(segment.sample_weights)
+    weights = normalised(np.exp(log_weights - log_weights.max()))
+    return _weighting(segment, np.zeros(segment.n_rows), weights, bool(trained.converged.all()), options)
+
+
+def _weighting(
+    segment: Segment, assignment: Floats, weights: Floats, converged: bool, options: E2bOptions
+) -> Weighting:
+    told = Notice(
         "TrainingNotConverged",
         f"The loss of e2b was still falling after {options.max_steps} steps.",
         "Raise its option max_steps.",
     )
+    return Weighting(weights, partial(_resolved, segment, assignment, weights), () if converged else (told,))
 
 
-def _train(
-    problems: Sequence[CurveProblem],
-    responses: Sequence[Responses],
-    options: E2bOptions,
-    seeds: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[list[Floats], Trained]:
-    segments = [one.segment for one in problems]
-    n_rows = max(one.n_rows for one in segments)
-    stacked = stack_responses([one.stage for one in problems], responses, n_rows, dtype, device)
-    parameters, weights_of = _model(segments, n_rows, options, seeds, dtype, device)
-    floors = torch.tensor([least_effective(one, options) for one in segments], dtype=dtype, device=device)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Program:
+    """Problems side by side.
 
-    def losses(noise: Tensor, current: Sequence[Tensor]) -> Tensor:
-        bias, variance = expected_losses(weights_of(current), stacked)
-        # The logarithm makes steps alike whatever the scale of the loss.
-        return torch.log(bias + noise * variance)
+    log_rows: (n_problems, n_rows) logarithms of sample weights, minus infinity in the padding. inputs: (n_problems,
+    n_rows, n_inputs) of the network. floors: (n_problems,) rows that are to stay effective.
+    """
 
-    def is_effective(current: Sequence[Tensor]) -> Tensor:
-        with torch.no_grad():
-            return 1 / weights_of(current).square().sum(1) >= floors
+    stacked: StackedResponses
+    log_rows: Tensor
+    inputs: Tensor
+    floors: Tensor
 
-    noise, parameters = _lowest_noise(losses, is_effective, parameters, stacked.noise, options.training)
-    trained = train(partial(losses, noise), parameters, options.training)
-    if not torch.isfinite(trained.losses).all():
-        raise SolverError("The loss of e2b is not finite.", "Look for extreme treatments or covariates.")
-    with torch.no_grad():
-        weights = weights_of(trained.parameters).double().cpu().numpy()
-    return [normalised(one[: segment.n_rows]) for one, segment in zip(weights, segments, strict=True)], trained
+    @classmethod
+    def of(
+        cls,
+        problems: Sequence[CurveProblem],
+        responses: Sequence[Responses],
+        options: E2bOptions,
+        dtype: torch.dtype,
+        device: torch.device | None,
+    ) -> _Program:
+        segments = [one.segment for one in problems]
+        device = device or torch.device("cpu")
+        n_rows = max(one.n_rows for one in segments)
+        log_rows = np.full((len(segments), n_rows), -np.inf)
+        inputs = np.zeros((len(segments), n_rows, segments[0].n_covariates + 1))
+        for place, one in enumerate(segments):
+            log_rows[place, : one.n_rows] = np.log(one.sample_weights)
+            inputs[place, : one.n_rows] = _network_inputs(one)
+        floors = [least_effective(one, options) for one in segments]
+        return cls(
+            stack_responses([one.stage for one in problems], responses, n_rows, dtype, device),
+            torch.tensor(log_rows, dtype=dtype, device=device),
+            torch.tensor(inputs, dtype=dtype, device=device),
+            torch.tensor(floors, dtype=dtype, device=device),
+        )
 
 
-def _model(
-    segments: Sequence[Segment],
-    n_rows: int,
-    options: E2bOptions,
-    seeds: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[list[Tensor], _Weights]:
-    """Parameters, which start at the sample weights, and the weights they stand for; rows of the padding have none."""
-    log_rows = np.full((len(segments), n_rows), -np.inf)
-    for place, one in enumerate(segments):
-        log_rows[place, : one.n_rows] = np.log(one.sample_weights)
-    offset = torch.tensor(log_rows, dtype=dtype, device=device)
-    if options.weights == "free":
-        free = torch.zeros(len(segments), n_rows, dtype=dtype, device=device)
-        return [free], lambda current: torch.softmax(current[0] + offset, 1)
-    inputs = np.zeros((len(segments), n_rows, segments[0].n_covariates + 1))
-    for place, one in enumerate(segments):
-        inputs[place, : one.n_rows] = _network_inputs(one)
-    rows = torch.tensor(inputs, dtype=dtype, device=device)
-    layers = stacked_layers((rows.shape[2], options.hidden, options.hidden, 1), seeds, dtype, device)
-    return layers, lambda current: torch.softmax(apply_stacked(current, rows)[:, :, 0] + offset, 1)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    """parameters: with which every model has the sample weights. weights: parameters -> (n_problems, n_rows)."""
+
+    parameters: list[Tensor]
+    weights: Callable[[Sequence[Tensor]], Tensor]
+
+
+def _free_weights(program: _Program) -> _Model:
+    offset = program.log_rows
+    return _Model([torch.zeros_like(offset)], lambda current: torch.softmax(current[0] + offset, 1))
+
+
+def _network(program: _Program, options: E2bOptions, seeds: Sequence[int], owners: Tensor | None = None) -> _Model:
+    """owners: (n_problems,) the network of each problem; None gives every problem one of its own."""
+    rows, offset = program.inputs, program.log_rows
+    layers = stacked_layers((rows.shape[2], options.hidden, options.hidden, 1), seeds, rows.dtype, rows.device)
+
+    def weights(current: Sequence[Tensor]) -> Tensor:
+        own = current if owners is None else [layer[owners] for layer in current]
+        return torch.softmax(apply_stacked(own, rows)[:, :, 0] + offset, 1)
+
+    return _Model(layers, weights)
 
 
 def _network_inputs(segment: Segment) -> Floats:
     """(n_rows, n_covariates + 1): standardised covariates without their far tails, and the treatment's rank."""
     covariates = np.clip(segment.standardised_covariates(), -CLIP, CLIP)
     return np.concatenate([covariates, ranks(segment.treatment, segment.sample_weights)[:, None]], axis=1)
+
+
+def _train(program: _Program, model: _Model, owners: Tensor, options: E2bOptions) -> Trained:
+    """Train every model on the mean over its problems. owners: (n_problems,) their models."""
+    n_models = len(model.parameters[0])
+    counts = torch.bincount(owners, minlength=n_models)
+
+    def by_model(values: Tensor) -> Tensor:
+        return torch.zeros(n_models, dtype=values.dtype, device=values.device).index_add(0, owners, values) / counts
+
+    def losses(noise: Tensor, current: Sequence[Tensor]) -> Tensor:
+        bias, variance = expected_losses(model.weights(current), program.stacked)
+        # The logarithm makes steps alike whatever the scale of the loss.
+        return torch.log(by_model(bias + noise[owners] * variance))
+
+    def is_effective(current: Sequence[Tensor]) -> Tensor:
+        with torch.no_grad():
+            return by_model(1 / model.weights(current).square().sum(1) / program.floors) >= 1
+
+    wanted = by_model(program.stacked.noise)
+    noise, parameters = _lowest_noise(losses, is_effective, model.parameters, wanted, options.training)
+    trained = train(partial(losses, noise), parameters, options.training)
+    if not torch.isfinite(trained.losses).all():
+        raise SolverError("The loss of e2b is not finite.", "Look for extreme treatments or covariates.")
+    return trained
 
 
 def least_effective(segment: Segment, options: E2bOptions) -> float:

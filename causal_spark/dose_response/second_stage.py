@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from causal_spark.dose_response.types import CurveProblem, Floats, SecondStage, Segment, effective_sample_size
 from causal_spark.errors import TreatmentSupportError
@@ -58,6 +59,10 @@ class BasisRegression:
         """Functions."""
         return int(self.basis.shape[1])
 
+    def of_rows(self, rows: NDArray[np.intp]) -> BasisRegression:
+        """See `SecondStage`."""
+        return BasisRegression(self.basis[rows], self.at_grid, self.slopes_at_grid)
+
     def curves(self, weights: Floats, outcome: Floats) -> tuple[Floats, Floats]:
         """See `SecondStage`."""
         q = self.n_parameters
@@ -83,6 +88,10 @@ class LocalLinear:
     def n_parameters(self) -> int:
         """An intercept and a slope around each point."""
         return 2
+
+    def of_rows(self, rows: NDArray[np.intp]) -> LocalLinear:
+        """See `SecondStage`."""
+        return LocalLinear(self.kernel[:, rows], self.distance[:, rows], self.bandwidth)
 
     def curves(self, weights: Floats, outcome: Floats) -> tuple[Floats, Floats]:
         """See `SecondStage`."""

@@ -45,6 +45,11 @@ class Segment:
         """Columns of the covariates."""
         return int(self.covariates.shape[1])
 
+    def of_rows(self, rows: NDArray[np.intp]) -> Segment:
+        """Some of the rows, in the order given."""
+        weights = normalised(self.sample_weights[rows])
+        return Segment(self.covariates[rows], self.treatment[rows], weights, self.names)
+
     def standardised_covariates(self) -> Floats:
         """(n_rows, n_covariates) with mean zero and variance one under the sample weights."""
         return standardised(self.covariates, self.sample_weights)
@@ -60,6 +65,10 @@ class SecondStage(Protocol):
     @property
     def n_parameters(self) -> int:
         """Parameters fitted at once."""
+        ...
+
+    def of_rows(self, rows: NDArray[np.intp]) -> SecondStage:
+        """The same regression on some of the rows."""
         ...
 
     def curves(self, weights: Floats, outcome: Floats) -> tuple[Floats, Floats]:
@@ -78,6 +87,10 @@ class CurveProblem:
     grid: Floats
     stage: SecondStage
     is_line: bool
+
+    def of_rows(self, rows: NDArray[np.intp]) -> CurveProblem:
+        """The same problem on some of the rows."""
+        return CurveProblem(self.segment.of_rows(rows), self.grid, self.stage.of_rows(rows), self.is_line)
 
 
 #: (n_replicates, n_rows) multipliers of rows -> (n_replicates, n_rows) weights with what depends on the sample done
@@ -123,6 +136,10 @@ def effective_sample_size(weights: Floats) -> float:
 
 
 def standardised(columns: Floats, weights: Floats) -> Floats:
-    """(n_rows, n_columns) columns with mean zero and variance one under weights (n_rows,) that sum to one."""
+    """(n_rows, n_columns) columns with mean zero and variance one under weights (n_rows,) that sum to one.
+
+    A column that does not vary becomes zero: some rows of a segment may all have what others have not.
+    """
     centred = columns - weights @ columns
-    return np.asarray(centred / np.sqrt(weights @ centred**2))
+    spread = np.sqrt(weights @ centred**2)
+    return np.asarray(centred / np.where(spread > 0, spread, 1.0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _BETAS = (0.9, 0.99)
-_EPSILON = 1e-12
+_EPSILON = 1e-8
 
 
 @dataclass(frozen=True, slots=True)

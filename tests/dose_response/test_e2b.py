@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from causal_spark.dose_response.e2b import E2bOptions, _resolved, e2b, e2b_stacked, least_effective
+from causal_spark.dose_response.e2b import (
+    E2bOptions,
+    _network,
+    _Program,
+    _resolved,
+    _train,
+    e2b,
+    e2b_stacked,
+    least_effective,
+)
 from causal_spark.dose_response.ebct import EbctOptions, ebct1
 from causal_spark.dose_response.gps import GpsOptions, gps
 from causal_spark.dose_response.responses import ResponseOptions, make_responses
@@ -212,3 +221,45 @@ def test_a_nearly_linear_assignment_leaves_replicates_that_can_be_balanced(seed)
     multipliers = np.random.default_rng(1).exponential(size=(100, 120))
     resolved = _resolved(segment, assignment, segment.sample_weights, multipliers)
     assert np.isnan(resolved).any(axis=1).mean() < 0.1
+
+
+@pytest.mark.parametrize("stage", ["line", "local_linear"])
+def test_a_long_segment_is_trained_on_pieces_and_the_network_applied_to_all_rows(monkeypatch, stage):
+    problem, outcome, truth = curved(2)
+    problem, options = problem_of(problem.segment, stage, problem.grid), E2bOptions(max_steps=100)
+    monkeypatch.setattr("causal_spark.dose_response.e2b._PIECE_ROWS", 100)
+    monkeypatch.setattr("causal_spark.dose_response.e2b._MOST_PIECES", 3)
+    trained_on = []
+    monkeypatch.setattr(
+        "causal_spark.dose_response.e2b.make_responses",
+        lambda segment, *rest: trained_on.append(segment.n_rows) or make_responses(segment, *rest),
+    )
+    found = e2b(problem, options, 2)
+    assert trained_on == [100, 100, 100]
+    assert found.weights.shape == (400,)
+    assert found.weights.min() > 0
+    assert found.weights.sum() == pytest.approx(1)
+    np.testing.assert_allclose(found.resolve(np.ones((1, 400)))[0], found.weights, rtol=1e-9)
+    assert found.effective_sample_size > 0.7 * least_effective(problem.segment, E2bOptions())
+
+    def error(of):
+        return np.sqrt(np.mean((problem.stage.curves(of[None, :], outcome)[0][0] - truth) ** 2))
+
+    for name, of in others(problem).items():
+        assert error(found.weights) < 0.7 * error(of), name
+
+
+def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
+    problem = curved(0)[0]
+    options = E2bOptions(hidden=4, n_waves=8, max_steps=2)
+    twice = [make_responses(problem.segment, problem.grid, True, options.responses, 0)] * 2
+    program = _Program.of([problem, problem], twice, options, torch.float64, None)
+    owners = torch.zeros(2, dtype=torch.long)
+    shared = _network(program, options, [5], owners)
+    together = _train(program, shared, owners, options)
+    alone = _Program.of([problem], twice[:1], options, torch.float64, None)
+    own = _network(alone, options, [5])
+    single = _train(alone, own, torch.zeros(1, dtype=torch.long), options)
+    torch.testing.assert_close(together.losses, single.losses)
+    both = shared.weights(together.parameters)
+    torch.testing.assert_close(both, own.weights(single.parameters).expand(2, -1), rtol=1e-6, atol=0)

@@ -47,7 +47,7 @@ def test_steps_are_those_of_adam():
     n_steps = 25
     mine = train(loss, [start], TrainingOptions(learning_rate=0.01, max_steps=n_steps)).parameters[0]
     theirs = start.clone().requires_grad_()
-    adam = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99), eps=1e-12)
+    adam = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99), eps=1e-8)
     # The loss falls with every step, so that the best is the last that was looked at, one step before the last.
     for _ in range(n_steps - 1):
         adam.zero_grad()
