@@ -36,9 +36,12 @@ def fit_components(blocks: Sequence[Floats], values: Floats, weights: Floats) ->
     gram, moments = scaled.T @ functions, scaled.T @ values
     total = float(n_rows * weights @ values**2)
 
-    def objective(logs: Floats) -> tuple[float, Floats]:
+    def system_of(logs: Floats) -> tuple[Floats, Floats, float]:
         scale, noise = np.exp(logs[:-1] / 2)[block_of], float(np.exp(logs[-1]))
-        system = np.eye(len(scale)) + scale[:, None] * gram * scale / noise
+        return np.eye(len(scale)) + scale[:, None] * gram * scale / noise, scale, noise
+
+    def objective(logs: Floats) -> tuple[float, Floats]:
+        system, scale, noise = system_of(logs)
         inverse = np.linalg.inv(system)
         standardised = inverse @ (scale * moments) / noise
         fit = float(scale * moments @ standardised)
@@ -53,9 +56,8 @@ def fit_components(blocks: Sequence[Floats], values: Floats, weights: Floats) ->
     start = np.full(len(blocks) + 1, np.log(1 / (len(blocks) + 1)))
     bounds = [_LOG_BOUNDS] * len(start)
     found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    variances = np.exp(found.x[:-1])
-    scale = np.sqrt(variances)[block_of]
-    noise = float(np.exp(found.x[-1]))
-    system = np.eye(len(scale)) + scale[:, None] * gram * scale / noise
+    system, scale, noise = system_of(found.x)
     coefficients = scale * np.linalg.solve(system, scale * moments) / noise
-    return Components(variances, noise, tuple(coefficients[block_of == place] for place in range(len(blocks))))
+    return Components(
+        np.exp(found.x[:-1]), noise, tuple(coefficients[block_of == place] for place in range(len(blocks)))
+    )

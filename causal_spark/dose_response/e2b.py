@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causal_spark.dose_response.entropy_balancing import balance
+from causal_spark.dose_response.entropy_balancing import decorrelate
 from causal_spark.dose_response.expected_loss import StackedResponses, expected_losses, stack_responses
 from causal_spark.dose_response.moments import independent, ranks
 from causal_spark.dose_response.responses import CLIP, ResponseOptions, Responses, make_responses
@@ -102,7 +102,9 @@ def e2b_stacked(
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
 ) -> list[Weighting]:
-    """Weights of several segments, trained side by side in one tensor program; each is what `e2b` finds for it alone.
+    """Weights of several segments, trained side by side in one tensor program.
+
+    Each is what `e2b` finds for it alone, as long as it is too short to be trained on pieces.
 
     problems: of one kind of second stage, with grids of one size and the same number of covariates; shorter segments
     are padded. seeds: one each. Raises `ShapeError` where the problems cannot be stacked.
@@ -114,7 +116,9 @@ def e2b_stacked(
         make_responses(one.segment, one.grid, one.is_line, options.responses, seed)
         for one, seed in zip(problems, seeds, strict=True)
     ]
-    program = _Program.of(problems, responses, options, dtype, device)
+    inputs = [_network_inputs(one.segment) for one in problems]
+    floors = [least_effective(one.segment, options) for one in problems]
+    program = _Program.of(problems, responses, inputs, floors, dtype, device)
     model = _free_weights(program) if options.weights == "free" else _network(program, options, seeds)
     trained = _train(program, model, torch.arange(len(problems), device=program.log_rows.device), options)
     with torch.no_grad():
@@ -135,11 +139,8 @@ def _from_pieces(problem: CurveProblem, options: E2bOptions, seed: int) -> Weigh
     chosen = replace(options.responses, noise=options.noise * _PIECE_ROWS / segment.n_rows)
     responses = [make_responses(one.segment, one.grid, one.is_line, chosen, seed) for one in pieces]
     inputs = _network_inputs(segment)
-    program = replace(
-        _Program.of(pieces, responses, options, torch.float64, None),
-        inputs=torch.tensor(inputs[rows]),
-        floors=torch.full((n_pieces,), least_effective(segment, options) / segment.n_rows * _PIECE_ROWS).double(),
-    )
+    floor = least_effective(segment, options) / segment.n_rows * _PIECE_ROWS
+    program = _Program.of(pieces, responses, list(inputs[rows]), [floor] * n_pieces, torch.float64, None)
     owners = torch.zeros(n_pieces, dtype=torch.long)
     trained = _train(program, _network(program, options, [seed], owners), owners, options)
     with torch.no_grad():
@@ -178,7 +179,8 @@ class _Program:
         cls,
         problems: Sequence[CurveProblem],
         responses: Sequence[Responses],
-        options: E2bOptions,
+        inputs: Sequence[Floats],
+        floors: Sequence[float],
         dtype: torch.dtype,
         device: torch.device | None,
     ) -> _Program:
@@ -186,15 +188,14 @@ class _Program:
         device = device or torch.device("cpu")
         n_rows = max(one.n_rows for one in segments)
         log_rows = np.full((len(segments), n_rows), -np.inf)
-        inputs = np.zeros((len(segments), n_rows, segments[0].n_covariates + 1))
-        for place, one in enumerate(segments):
+        padded = np.zeros((len(segments), n_rows, inputs[0].shape[1]))
+        for place, (one, seen) in enumerate(zip(segments, inputs, strict=True)):
             log_rows[place, : one.n_rows] = np.log(one.sample_weights)
-            inputs[place, : one.n_rows] = _network_inputs(one)
-        floors = [least_effective(one, options) for one in segments]
+            padded[place, : one.n_rows] = seen
         return cls(
             stack_responses([one.stage for one in problems], responses, n_rows, dtype, device),
             torch.tensor(log_rows, dtype=dtype, device=device),
-            torch.tensor(inputs, dtype=dtype, device=device),
+            torch.tensor(padded, dtype=dtype, device=device),
             torch.tensor(floors, dtype=dtype, device=device),
         )
 
@@ -299,12 +300,8 @@ def _resolved(segment: Segment, assignment: Floats, weights: Floats, multipliers
     others = np.concatenate([segment.standardised_covariates(), assignment[:, None]], axis=1)
     # What little an assignment has beyond the covariates may sit in a single row, of which two things would be asked.
     others = others[:, independent(others, segment.sample_weights, _LEAST_NEW)]
-    margins = np.concatenate([treatment[:, None], others], axis=1)
-    products = treatment[:, None] * others
+    moments = np.concatenate([treatment[:, None], others, treatment[:, None] * others], axis=1)
     rows = normalised(segment.sample_weights * multipliers)
-    means = rows @ margins
-    targets = np.concatenate([means + weights @ margins, means[:, :1] * means[:, 1:] + weights @ products], axis=1)
     with np.errstate(divide="ignore"):
         log_base = np.log(weights) + np.log(multipliers)
-    found = balance(log_base, np.concatenate([margins, products], axis=1), targets)
-    return np.where(found.converged[:, None], found.weights, np.nan)
+    return decorrelate(log_base, rows, treatment[:, None], others, left=weights @ moments).or_nan

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from causal_spark.dose_response.entropy_balancing import balance
+from causal_spark.dose_response.entropy_balancing import decorrelate
 from causal_spark.dose_response.moments import cross_moments
 from causal_spark.dose_response.types import CurveProblem, Floats, Segment, Weighting, normalised
 from causal_spark.errors import PositivityError
-
-#: (n_replicates, n_rows) multipliers -> weights, and (n_replicates,) whether the moments are balanced.
-Solve = Callable[[Floats], tuple[Floats, NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +35,25 @@ def ebct2(problem: CurveProblem, options: EbctOptions, seed: int) -> Weighting:
 
 
 def _balanced(segment: Segment, degree: int) -> Weighting:
-    of_treatment, of_covariates, multiplied = cross_moments(segment, degree)
+    of_treatment, of_covariates, _ = cross_moments(segment, degree)
     n_moments = of_treatment.shape[1] + 2 * of_covariates.shape[1]
     if n_moments >= segment.n_rows:
         raise PositivityError(
             f"{n_moments} moments cannot be balanced with {segment.n_rows} rows.",
             "Use fewer covariates, ebct1, or larger segments.",
         )
-    moments = np.concatenate([of_treatment, of_covariates, multiplied[:, None] * of_covariates], axis=1)
-    solve = partial(_solve, segment.sample_weights, moments, of_treatment.shape[1])
-    weights, converged = solve(np.ones((1, segment.n_rows)))
-    if not converged[0]:
+    solve = partial(_solve, segment.sample_weights, of_treatment, of_covariates)
+    weights = solve(np.ones((1, segment.n_rows)))[0]
+    if np.isnan(weights).any():
         raise PositivityError(
             "No positive weights make treatment and covariates uncorrelated: rows with some covariates have only "
             "high or only low treatments.",
             "Use fewer covariates or moments, or look at the range of the treatment where all covariates occur.",
         )
-    return Weighting(weights[0], partial(_solved_again, solve))
+    return Weighting(weights, solve)
 
 
-def _solved_again(solve: Solve, multipliers: Floats) -> Floats:
-    weights, converged = solve(multipliers)
-    return np.where(converged[:, None], weights, np.nan)
-
-
-def _solve(
-    sample_weights: Floats, moments: Floats, n_treatment: int, multipliers: Floats
-) -> tuple[Floats, NDArray[np.bool_]]:
+def _solve(sample_weights: Floats, of_treatment: Floats, of_covariates: Floats, multipliers: Floats) -> Floats:
     rows = normalised(sample_weights * multipliers)
-    n_margins = (moments.shape[1] + n_treatment) // 2
-    means = rows @ moments[:, :n_margins]
-    # The treatment that multiplies the covariates is the first of its moments.
-    products = means[:, :1] * means[:, n_treatment:]
     with np.errstate(divide="ignore"):
-        balanced = balance(np.log(rows), moments, np.concatenate([means, products], axis=1))
-    return balanced.weights, balanced.converged
+        return decorrelate(np.log(rows), rows, of_treatment, of_covariates).or_nan

@@ -27,6 +27,11 @@ class Balanced:
     weights: Floats
     converged: NDArray[np.bool_]
 
+    @property
+    def or_nan(self) -> Floats:
+        """The weights, NaN where the moments are not met."""
+        return np.where(self.converged[:, None], self.weights, np.nan)
+
 
 def balance(log_base: Floats, moments: Floats, targets: Floats, ridge: Floats | None = None) -> Balanced:
     """Weights proportional to ``exp(log_base + moments @ multipliers)`` with ``weights @ moments = targets``.
@@ -44,6 +49,22 @@ def balance(log_base: Floats, moments: Floats, targets: Floats, ridge: Floats | 
         part = slice(start, start + size)
         weights[part], converged[part] = _newton(log_base[part], moments, targets[part], penalty)
     return Balanced(weights, converged)
+
+
+def decorrelate(
+    log_base: Floats, rows: Floats, of_treatment: Floats, of_covariates: Floats, left: Floats | float = 0.0
+) -> Balanced:
+    """Weights with the means that functions of treatment and covariates have under ``rows``, and the first function of
+    the treatment uncorrelated with each of the covariates'.
+
+    log_base, rows: (n_replicates, n_rows). of_treatment, of_covariates: (n_rows, n_functions) each. left: (n_moments,)
+    imbalance that is to stay, of the treatment's functions, the covariates', and their products.
+    """
+    margins = np.concatenate([of_treatment, of_covariates], axis=1)
+    means = rows @ margins
+    products = means[:, :1] * means[:, of_treatment.shape[1] :]
+    targets = np.concatenate([means, products], axis=1) + left
+    return balance(log_base, np.concatenate([margins, of_treatment[:, :1] * of_covariates], axis=1), targets)
 
 
 def _newton(log_base: Floats, moments: Floats, targets: Floats, penalty: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -1,7 +1,6 @@
 """Second stages: regressions of the outcome on the treatment alone, which every weighting enters in the same way.
 
-Each is linear in the outcome: the curve on the grid is S(w) y. S(w) is made of a `lift` that does not depend on the
-weights, and a core that does, so that a loss over the whole grid costs no more than the core.
+Each is linear in the outcome: the curve on the grid is S(w) y.
 """
 
 from __future__ import annotations
@@ -133,11 +132,15 @@ def _natural_spline(treatment: Floats, knots: Floats) -> tuple[Floats, Floats]:
     return np.stack(columns, axis=1), np.stack(slopes, axis=1)
 
 
+def _centre_and_scale(treatment: Floats, sample_weights: Floats) -> tuple[float, float]:
+    centre = float(sample_weights @ treatment)
+    return centre, float(np.sqrt(sample_weights @ (treatment - centre) ** 2))
+
+
 def _regression(
     functions: Callable[[Floats], tuple[Floats, Floats]], treatment: Floats, sample_weights: Floats, grid: Floats
 ) -> BasisRegression:
-    centre = float(sample_weights @ treatment)
-    scale = float(np.sqrt(sample_weights @ (treatment - centre) ** 2))
+    centre, scale = _centre_and_scale(treatment, sample_weights)
     basis, _ = functions((treatment - centre) / scale)
     at_grid, slopes = functions((grid - centre) / scale)
     triangular = np.linalg.qr(np.sqrt(sample_weights)[:, None] * basis, mode="r")
@@ -166,8 +169,7 @@ def make_spline(treatment: Floats, sample_weights: Floats, grid: Floats, options
     wanted = np.linspace(0, 1, options.n_knots)
     found = weighted_quantiles(treatment, shares / shares.sum(), wanted)
     found[[0, -1]] = grid[[0, -1]]
-    centre = float(sample_weights @ treatment)
-    scale = float(np.sqrt(sample_weights @ (treatment - centre) ** 2))
+    centre, scale = _centre_and_scale(treatment, sample_weights)
     knots = _distinct((found - centre) / scale)
     if len(knots) < _LEAST_KNOTS:
         raise TreatmentSupportError(
@@ -181,9 +183,8 @@ def make_local_linear(treatment: Floats, sample_weights: Floats, grid: Floats, o
     """Local lines with one bandwidth."""
     bandwidth = options.bandwidth
     if bandwidth is None:
-        centre = sample_weights @ treatment
-        spread = np.sqrt(sample_weights @ (treatment - centre) ** 2)
-        bandwidth = float(1.06 * spread * effective_sample_size(sample_weights) ** -0.2)
+        _, scale = _centre_and_scale(treatment, sample_weights)
+        bandwidth = 1.06 * scale * effective_sample_size(sample_weights) ** -0.2
     distance = (treatment[None, :] - grid[:, None]) / bandwidth
     return LocalLinear(np.exp(-(distance**2) / 2), distance, bandwidth)
 

@@ -7,6 +7,7 @@ import torch
 from causal_spark.dose_response.e2b import (
     E2bOptions,
     _network,
+    _network_inputs,
     _Program,
     _resolved,
     _train,
@@ -253,11 +254,12 @@ def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
     problem = curved(0)[0]
     options = E2bOptions(hidden=4, n_waves=8, max_steps=2)
     twice = [make_responses(problem.segment, problem.grid, True, options.responses, 0)] * 2
-    program = _Program.of([problem, problem], twice, options, torch.float64, None)
+    seen, floor = _network_inputs(problem.segment), least_effective(problem.segment, options)
+    program = _Program.of([problem, problem], twice, [seen] * 2, [floor] * 2, torch.float64, None)
     owners = torch.zeros(2, dtype=torch.long)
     shared = _network(program, options, [5], owners)
     together = _train(program, shared, owners, options)
-    alone = _Program.of([problem], twice[:1], options, torch.float64, None)
+    alone = _Program.of([problem], twice[:1], [seen], [floor], torch.float64, None)
     own = _network(alone, options, [5])
     single = _train(alone, own, torch.zeros(1, dtype=torch.long), options)
     torch.testing.assert_close(together.losses, single.losses)
