@@ -79,11 +79,15 @@ class DuplicateCellError(GroupError):
 
 
 class TreatmentValueError(GroupError):
-    """The treatment is not 0 or 1, or is missing."""
+    """A treatment of a panel is not 0 or 1, or is missing; a dose is infinite."""
 
 
 class OutcomeValueError(GroupError):
     """An outcome is infinite."""
+
+
+class SampleWeightError(GroupError):
+    """A sample weight is missing, negative or infinite."""
 
 
 class KeyValueError(GroupError):
@@ -164,6 +168,10 @@ class PositivityError(DeclinedError):
 
 class TooFewEffectiveRowsError(DeclinedError):
     """Weights leave too few effective rows to draw a curve from."""
+
+
+class NoRowsError(DeclinedError):
+    """No row has all that an estimate needs."""
 
 
 class NoCovariatesError(DeclinedError):

@@ -1,134 +1,54 @@
-"""The panel effects job: configuration in, tables out, one exit code."""
+"""The panel effects job, see `causal_spark.job`."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import shutil
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from causal_spark.config import PanelEffectsConfig, load_config
-from causal_spark.engine.columns import PanelRoles, select_spark
-from causal_spark.engine.keys import group_id
-from causal_spark.engine.memory import SAFE_BYTES, in_gib, memory_limit
-from causal_spark.engine.panels import PanelWork
-from causal_spark.engine.plan import make_plan, most_parts
-from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
-from causal_spark.engine.run import Scratch, run_on_spark
-from causal_spark.engine.source import EXAMPLE, Source, read_source, write_example
-from causal_spark.engine.work import GroupSize
-from causal_spark.errors import (
-    CausalSparkError,
-    ConfigError,
-    InputError,
-    LocationError,
-    TableShapeError,
-    TooManyFailuresError,
-    WriteError,
-)
-from causal_spark.lake.locations import Location, folder_address, output_location
-from causal_spark.lake.schemas import FAILURES, RUNS
-from causal_spark.lake.tables import ensure_tables, few_rows
-from causal_spark.panel_effects import PanelEffects, PanelResult
-
-log = logging.getLogger("causal_spark")
-
-#: Exit codes; 1 is left to what nobody foresaw.
-EXIT_CODES: dict[type[CausalSparkError], int] = {
-    ConfigError: 2,
-    LocationError: 2,
-    InputError: 3,
-    TooManyFailuresError: 4,
-    TableShapeError: 5,
-    WriteError: 5,
-}
-_SHOWN = 40
+from causal_spark.config import ColumnsConfig, JobConfig, OutputConfig
+from causal_spark.engine.columns import PanelRoles
+from causal_spark.engine.panels import Cells, PanelWork
+from causal_spark.engine.work import GroupSize, Work
+from causal_spark.job import SHOWN, Job, shown
+from causal_spark.methods import Method, estimator_tasks, method_name, variance_tasks
+from causal_spark.panel.registry import ESTIMATORS
+from causal_spark.panel_effects import CLASSIC_ESTIMATORS, PanelEffects
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the job as the command line says and return its exit code (0: done, or nothing to do)."""
-    parser = argparse.ArgumentParser(
-        prog="panel_effects",
-        description="Effects of policies on panels, into Delta.",
-        epilog="Exit codes: 0 done or nothing to do, 2 configuration, 3 input, 4 too many groups failed, "
-        "5 tables could not be written, 1 anything else.",
-    )
-    parser.add_argument("--config", required=True, help="YAML file; conf/panel_effects.yaml documents every key")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
-    parser.add_argument("--dry-run", action="store_true", help="show groups, sizes, cost and tables; run nothing")
-    parser.add_argument("--force", action="store_true", help="run even if this run key already succeeded")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    log.setLevel(logging.INFO)
-    # pyspark logs every SQL error as a page of JSON, those that are expected and handled too.
-    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
-    try:
-        config = load_config(options.config, options.set)
-        spark = SparkSession.builder.appName("causal_spark panel effects").getOrCreate()
-        if options.dry_run:
-            sys.stdout.write(describe(spark, config))
-        else:
-            written = run_job(spark, config, force=options.force)
-            with few_rows(spark, _SHOWN):
-                sys.stdout.write(report(spark, written))
-    except CausalSparkError as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
-    return 0
+class PanelColumnsConfig(ColumnsConfig):
+    """Which column plays which role."""
+
+    unit: str
+    time: str
+    outcome: str
+    treatment: str
+    covariates: tuple[str, ...] = ()
 
 
-def run_job(spark: SparkSession, config: PanelEffectsConfig, *, force: bool = False) -> Written:
-    """Read, estimate, write. A run key that already succeeded is left as it is unless ``force``.
+class PanelOutputConfig(OutputConfig):
+    """Where results go and how much of them."""
 
-    Raises the errors of reading, fitting and writing; see `EXIT_CODES`.
-    """
-    output = output_location(config.output.location)
-    source, work = _prepare(spark, config, output)
-    identity = config.identity()
-    attempt = new_run_id()
-    # The folder goes by what determines the results, whatever the user calls the run: only then can an attempt that
-    # died be taken up. Without a version of the input nothing tells whether it is the same, so the attempt is alone.
-    same = None
-    if source.version is not None:
-        same = make_run_key(work.job, Origin(identity, source.location, source.version))
-    key = config.run_key or same
-    if key is not None and not force:
-        earlier = find_written(spark, output, work.job, key)
-        if earlier is not None:
-            return earlier
-    scratch = Scratch(
-        f"{_scratch_folder(config, output)}/{same or attempt}", attempt, take_over=not force and bool(same)
-    )
-    # What is wrong with the target shows before hours of estimation, not after.
-    with few_rows(spark, 0):
-        ensure_tables(spark, output, (RUNS.name, FAILURES.name, *work.tables), contract_groups(work))
-    run = run_on_spark(source.data, work, scratch)
-    origin = Origin(identity, source.location, source.version or f"content:{run.summary.input_digest}")
-    try:
-        return PanelResult(run.summary, run, identity).write_as(
-            origin, config.output.location, None, key, force, config.max_failed_fraction
-        )
-    finally:
-        _remove(scratch.folder, run.folders)
+    cells: Cells = "treated"
 
 
-def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) -> tuple[Source, PanelWork]:
-    columns = config.columns
-    place, file_format = config.input.location, config.input.format
-    if place.startswith(EXAMPLE):
-        from causal_spark.examples import load_example
+class PanelEffectsConfig(JobConfig):
+    """Everything `jobs/panel_effects.py` can be told; the shipped file documents each key."""
 
-        name = place.removeprefix(EXAMPLE)
-        place, file_format = write_example(spark, output, name, load_example(name)).address, "delta"
-    source = read_source(spark, place, file_format, columns.rename)
+    columns: PanelColumnsConfig
+    output: PanelOutputConfig
+    estimators: tuple[Method, ...] = CLASSIC_ESTIMATORS
+    variances: tuple[Method, ...] = ("placebo",)
+
+    def check_methods(self) -> None:
+        """See `JobConfig`."""
+        estimator_tasks(self.estimators, ESTIMATORS, dict.fromkeys(self.columns.groups))
+        variance_tasks(self.variances)
+
+
+def _work(config: PanelEffectsConfig, data: DataFrame) -> PanelWork:
     job = PanelEffects(
         estimators=config.estimators,
         variances=config.variances,
@@ -137,152 +57,57 @@ def _prepare(spark: SparkSession, config: PanelEffectsConfig, output: Location) 
         cells=config.output.cells,
         worker_memory=config.worker_memory,
     )
-    roles = PanelRoles(**columns.model_dump(exclude={"rename"}))
-    work = job.plan_work(source.data, roles)
-    return source, work
+    return job.plan_work(data, PanelRoles(**config.columns.model_dump(exclude={"rename"})))
 
 
-def _scratch_folder(config: PanelEffectsConfig, output: Location) -> str:
-    if config.output.work_location is not None:
-        return folder_address(config.output.work_location)
-    if not output.is_path:
-        raise ConfigError(
-            "output.location is a catalog schema, so the job needs a folder for its scratch files.",
-            "Set output.work_location to a folder, a volume or a URL that driver and workers share.",
-        )
-    return output.table("_work").address
-
-
-def _remove(folder: str, used: Sequence[str]) -> None:
-    """Remove what the attempt packed and staged; what another attempt at the same run is using stays."""
-    if ":" in folder:
-        log.info("scratch files of this run stay below %s", folder)
-        return
-    for path in used:
-        shutil.rmtree(path, ignore_errors=True)
-    below = sorted((inner for inner in Path(folder).rglob("*") if inner.is_dir()), reverse=True)
-    for inner in [*below, Path(folder)]:
-        # A folder that is not empty stays.
-        with suppress(OSError):
-            inner.rmdir()
-
-
-def _sizes(data: DataFrame, work: PanelWork) -> list[GroupSize]:
-    names = [column.name for column in work.columns.groups]
+def _measures() -> Mapping[str, Column]:
     treated = F.col("_treatment") == 1
-    counted = (
-        select_spark(data, work.columns)
-        .groupBy(*names)
-        .agg(
-            F.count("*").alias("_rows"),
-            F.countDistinct("_unit").alias("_units"),
-            F.countDistinct(F.when(treated, F.col("_unit"))).alias("_treated_units"),
-            F.count_if(treated).alias("_treated_cells"),
-        )
-    )
-    sizes = []
-    for row in counted.collect():
-        key = {name: row[name] for name in names}
-        measures = {name: row[f"_{name}"] for name in work.measures}
-        sizes.append(GroupSize(group_id(key, work.columns.group_types), key, row["_rows"], measures))
-    return sorted(sizes, key=lambda size: size.group_id)
+    return {
+        "units": F.countDistinct("_unit"),
+        "treated_units": F.countDistinct(F.when(treated, F.col("_unit"))),
+        "treated_cells": F.count_if(treated),
+    }
 
 
-def describe(spark: SparkSession, config: PanelEffectsConfig) -> str:
-    """What a run would do: groups, sizes, estimators, cost and target tables. Estimates nothing, writes no result."""
-    output = output_location(config.output.location)
-    source, work = _prepare(spark, config, output)
-    sizes = _sizes(source.data, work)
-    needs = [work.memory(size) for size in sizes]
-    work = work.within(memory_limit(spark, work.memory_limit, needs, partial(most_parts, sizes, work)))
-    refused = {size.group_id for size in sizes if work.refusal(size) is not None}
-    plan = make_plan([size for size in sizes if size.group_id not in refused], work)
-    rows = [
-        {
-            **{name: str(value) for name, value in size.key.items()},
-            "rows": size.n_rows,
-            "units": panel.n_units,
-            "periods": panel.n_periods,
-            "treated_units": panel.n_treated_units,
-            "treated_cells": panel.n_treated_cells,
-            "estimators": " ".join(costs),
-            "core_seconds": round(sum(costs.values()), 2),
-            "memory": in_gib(memory.peak),
-            "too_large": " ".join(name for name in memory.estimators if name not in costs),
-            "split": plan.splits.get(size.group_id, ""),
-        }
-        for size, panel, memory, costs in (
-            (size, work.panel_size(size), work.memory(size), {} if size.group_id in refused else work.cost(size))
-            for size in sizes
-        )
-    ]
-    table = pd.DataFrame(rows)
-    table = table.drop(columns=[name for name in ("too_large", "split") if not table[name].any()])
-    if work.memory_limit is None:
-        memory = f"No group needs more than {in_gib(SAFE_BYTES)} of memory: fits any worker."
-    else:
-        memory = f"A task may use {in_gib(work.memory_limit)}; what takes more (too_large) ends in failures."
-    tables = "\n".join(f"  {output.table(name).address}" for name in ("runs", "failures", *work.tables))
-    return (
-        f"Input {source.location} ({source.version or 'no version: the content will be hashed'})\n"
-        f"{_shown(table)}\n"
-        f"{len(sizes)} groups in {len(plan.waves)} waves and {plan.n_tasks} tasks, "
-        f"about {plan.seconds:.0f} core seconds\n"
-        f"{memory}\n"
-        f"Variances: {', '.join(task.name for task in work.variances) or 'none'}\n"
-        f"Would append to\n{tables}\nDry run: nothing was estimated or written.\n"
-    )
+def _sizes(work: Work, size: GroupSize) -> Mapping[str, Any]:
+    panel = cast(PanelWork, work).panel_size(size)
+    return {
+        "units": panel.n_units,
+        "periods": panel.n_periods,
+        "treated_units": panel.n_treated_units,
+        "treated_cells": panel.n_treated_cells,
+    }
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
+def _notes(config: PanelEffectsConfig) -> Sequence[str]:
+    return [f"Variances: {', '.join(map(method_name, config.variances)) or 'none'}"]
 
 
-def _shown(table: pd.DataFrame) -> str:
-    head = table.head(_SHOWN).to_string(index=False, na_rep="-", float_format=_short)
-    more = len(table) - _SHOWN
-    return head if more <= 0 else f"{head}\n... and {more} more rows"
-
-
-def report(spark: SparkSession, written: Written) -> str:
-    """What a person wants to see after a run: effects, where the tables lie, how to query them."""
-    output = output_location(written.location)
-    mine = F.col("run_id") == written.run_id
-    effects = output.table("panel_effects").load(spark.read).where(mine)
-    variances = output.table("panel_variances").load(spark.read).where(mine)
-    failures = output.table("failures").load(spark.read).where(mine)
+def _report(table: Callable[[str], DataFrame]) -> str:
+    effects = table("panel_effects")
     keys = effects.columns[2 : effects.columns.index("estimator")]
-    errors = variances.select(
+    errors = table("panel_variances").select(
         "group_id", "estimator", "variance_estimator", "std_error", "conf_low", "conf_high", "p_value"
     )
-    shown = (
+    rows = (
         effects.join(errors, ["group_id", "estimator"], "left")
         .orderBy(*keys, "estimator", "variance_estimator")
         .select(*keys, "estimator", "estimate", "std_error", "conf_low", "conf_high", "p_value", "variance_estimator")
-        .limit(_SHOWN + 1)
+        .limit(SHOWN + 1)
         .toPandas()
     )
-    lines = [_shown(shown)]
-    reasons = failures.where("kind <> 'warned'").select("group_id", "estimator", "stage", "kind", "message")
-    missing = reasons.orderBy("group_id", "estimator", "stage").limit(_SHOWN + 1).toPandas()
-    if len(missing):
-        lines.append("\nDeclined or failed (table failures has the hints):\n" + _shown(missing))
-    # Many groups are warned of the same thing, and each has its estimate: one line says it for all.
-    warnings = failures.where("kind = 'warned'").groupBy(F.col("error_class").alias("warning"), "estimator")
-    one = F.min(F.struct("group_id", "message"))
-    known = warnings.agg(
-        F.countDistinct("group_id").alias("groups"), one["group_id"].alias("first_group"), one["message"].alias("says")
-    )
-    warned = known.orderBy("warning", "estimator").limit(_SHOWN + 1).toPandas()
-    if len(warned):
-        lines.append("\nEstimated, but to be read with this in mind (table failures, kind warned):\n" + _shown(warned))
-    state = (
-        "written by this run" if written.new else "already there: this run key succeeded before (--force runs again)"
-    )
-    lines.append(f"\nRun {written.run_id}, {state}.")
-    table = output.table("panel_effects").sql
-    lines.append(f"Delta tables: {output.address}{'/' if output.is_path else ''}")
-    lines.append("Query them, in spark-sql or a notebook:")
-    lines.append(f"  SELECT * FROM {table} WHERE run_id = '{written.run_id}'")  # noqa: S608 - shown, not run
-    lines.append("docs/tables.md has the query that always finds the newest run.")
-    return "\n".join(lines) + "\n"
+    return shown(rows)
+
+
+PANEL_EFFECTS = Job(
+    name="panel_effects",
+    description="Effects of policies on panels, into Delta.",
+    config=PanelEffectsConfig,
+    work=_work,
+    measures=_measures,
+    sizes=_sizes,
+    notes=_notes,
+    report=_report,
+    shown="panel_effects",
+)
+"""The job."""

@@ -2,7 +2,7 @@
 
 import sys
 
-from causal_spark.panel_effects_job import main
+from causal_spark.panel_effects_job import PANEL_EFFECTS
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(PANEL_EFFECTS.main(sys.argv[1:]))

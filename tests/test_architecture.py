@@ -84,4 +84,4 @@ def test_nothing_is_used_that_spark_connect_lacks(module: Path) -> None:
 
 def test_sessions_are_made_only_at_the_entry_point() -> None:
     makers = {m.name for m in MODULES if "getOrCreate" in m.read_text(encoding="utf-8")}
-    assert makers == {"panel_effects_job.py"}
+    assert makers == {"job.py"}

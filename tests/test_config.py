@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 import yaml
 
-from causal_spark.config import PanelEffectsConfig, estimator_tasks, load_config, parse_config, variance_tasks
+from causal_spark.config import load_config, parse_config
 from causal_spark.errors import ConfigError
+from causal_spark.methods import estimator_tasks, variance_tasks
+from causal_spark.panel.registry import ESTIMATORS
+from causal_spark.panel_effects_job import PanelEffectsConfig
 
 SHIPPED = Path(__file__).parent.parent / "conf" / "panel_effects.yaml"
 MINIMAL: dict[str, Any] = {
@@ -18,7 +21,7 @@ MINIMAL: dict[str, Any] = {
 
 def test_the_shipped_file_is_valid_and_has_every_key() -> None:
     tree = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
-    load_config(str(SHIPPED))
+    load_config(PanelEffectsConfig, str(SHIPPED))
     assert set(tree) == set(PanelEffectsConfig.model_fields)
     for section in ("input", "columns", "output"):
         model = PanelEffectsConfig.model_fields[section].annotation
@@ -27,7 +30,9 @@ def test_the_shipped_file_is_valid_and_has_every_key() -> None:
 
 def test_settings_override_dotted_keys_with_yaml_values() -> None:
     config = load_config(
-        str(SHIPPED), ["output.location=./elsewhere", "estimators=[did, sc]", "seed=7", "columns.rename={a: b}"]
+        PanelEffectsConfig,
+        str(SHIPPED),
+        ["output.location=./elsewhere", "estimators=[did, sc]", "seed=7", "columns.rename={a: b}"],
     )
     assert config.output.location == "./elsewhere"
     assert config.estimators == ("did", "sc")
@@ -62,13 +67,13 @@ def test_settings_override_dotted_keys_with_yaml_values() -> None:
 )
 def test_mistakes_name_the_key_and_what_was_meant(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        parse_config(MINIMAL | change)
+        parse_config(PanelEffectsConfig, MINIMAL | change)
 
 
 @pytest.mark.parametrize("setting", ["seed", "=1", "input.location.x=1", "seed=[1"])
 def test_settings_that_are_not_key_value_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
-        load_config(str(SHIPPED), [setting])
+        load_config(PanelEffectsConfig, str(SHIPPED), [setting])
 
 
 @pytest.mark.parametrize(("content", "says"), [("a: [", "not YAML"), ("", "holds no keys"), (None, "cannot be read")])
@@ -77,18 +82,20 @@ def test_files_that_are_no_configuration_are_refused(content: str | None, says: 
     if content is not None:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=says):
-        load_config(str(path))
+        load_config(PanelEffectsConfig, str(path))
 
 
 def test_where_keeps_an_estimator_to_some_groups() -> None:
-    task = estimator_tasks([{"name": "did", "where": {"region": ["n", "s"]}}], {"region": "STRING"})[0]
+    task = estimator_tasks([{"name": "did", "where": {"region": ["n", "s"]}}], ESTIMATORS, {"region": "STRING"})[0]
     assert task.wants({"region": "n"})
     assert not task.wants({"region": "w"})
-    assert estimator_tasks(["did"], {})[0].wants({})
+    assert estimator_tasks(["did"], ESTIMATORS, {})[0].wants({})
 
 
 def test_where_knows_an_instant_in_every_zone_and_in_local_time() -> None:
-    task = estimator_tasks([{"name": "did", "where": {"at": dt.datetime(2024, 7, 1, 12)}}], {"at": "TIMESTAMP"})[0]
+    task = estimator_tasks(
+        [{"name": "did", "where": {"at": dt.datetime(2024, 7, 1, 12)}}], ESTIMATORS, {"at": "TIMESTAMP"}
+    )[0]
     noon = dt.datetime(2024, 7, 1, 12, tzinfo=dt.UTC)
     for same in (noon, noon.astimezone(dt.timezone(dt.timedelta(hours=5))), noon.astimezone().replace(tzinfo=None)):
         assert task.wants({"at": same})
@@ -99,7 +106,7 @@ def test_where_knows_an_instant_in_every_zone_and_in_local_time() -> None:
 @pytest.mark.parametrize(("type_", "value"), [("INT", "1"), ("STRING", 1), ("STRING", False), ("BIGINT", True)])
 def test_where_values_of_another_type_are_refused_rather_than_never_matched(type_: str, value: object) -> None:
     with pytest.raises(ConfigError, match="where 'region'"):
-        estimator_tasks([{"name": "did", "where": {"region": value}}], {"region": type_})
+        estimator_tasks([{"name": "did", "where": {"region": value}}], ESTIMATORS, {"region": type_})
 
 
 def test_options_reach_the_method() -> None:
@@ -107,10 +114,9 @@ def test_options_reach_the_method() -> None:
 
 
 def test_only_what_changes_results_makes_another_run() -> None:
-    one = parse_config(MINIMAL)
-    assert (
-        parse_config(MINIMAL | {"output": {"location": "./other", "work_location": "./work"}}).identity()
-        == one.identity()
-    )
-    assert parse_config(MINIMAL | {"seed": 1}).identity() != one.identity()
-    assert parse_config(MINIMAL | {"output": {"location": "./out", "cells": "all"}}).identity() != one.identity()
+    def identity(**changes: Any) -> str:
+        return parse_config(PanelEffectsConfig, MINIMAL | changes).identity()
+
+    assert identity(output={"location": "./other", "work_location": "./work"}) == identity()
+    assert identity(seed=1) != identity()
+    assert identity(output={"location": "./out", "cells": "all"}) != identity()

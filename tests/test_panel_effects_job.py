@@ -19,14 +19,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from causal_spark import PanelEffects
-from causal_spark.config import PanelEffectsConfig, parse_config
+from causal_spark.config import parse_config
 from causal_spark.engine import run as running
 from causal_spark.errors import EmptyInputError, InputError, TableShapeError, TooManyFailuresError, WriteError
+from causal_spark.job import describe, report, run_job
 from causal_spark.lake import tables as lake_tables
 from causal_spark.lake.locations import output_location
 from causal_spark.lake.runs import visible_run_ids
 from causal_spark.lake.schemas import TABLES, Column, group_columns
-from causal_spark.panel_effects_job import describe, main, report, run_job
+from causal_spark.panel_effects_job import PANEL_EFFECTS, PanelEffectsConfig
 from tests.frames import ROLES, grouped, long_panel, messy_panels
 
 pytestmark = pytest.mark.spark
@@ -41,7 +42,7 @@ def config_for(folder: Path, **changes: Any) -> PanelEffectsConfig:
         "estimators": ["did", "sdid"],
         "output": {"location": str(folder / "out")},
     }
-    return parse_config(tree | changes)
+    return parse_config(PanelEffectsConfig, tree | changes)
 
 
 def save(spark: SparkSession, frame: pd.DataFrame, folder: Path, file_format: str = "delta") -> None:
@@ -71,7 +72,7 @@ def finished(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder in which the job has run over good and bad panels."""
     folder = tmp_path_factory.mktemp("finished")
     save(spark, messy_panels(), folder)
-    assert run_job(spark, config_for(folder)).new
+    assert run_job(spark, PANEL_EFFECTS, config_for(folder)).new
     return folder
 
 
@@ -139,7 +140,7 @@ def test_deltalake_reads_every_table_with_sparks_values(spark: SparkSession, fin
 def test_warnings_are_told_from_failures_in_report_and_documented_queries(spark: SparkSession, folder: Path) -> None:
     gap = long_panel().assign(year=lambda frame: frame["year"].replace({2009: 2030}))
     save(spark, grouped(gap=gap, other=gap, declined=long_panel().assign(w=0)), folder)
-    said = report(spark, run_job(spark, config_for(folder)))
+    said = report(spark, PANEL_EFFECTS, run_job(spark, PANEL_EFFECTS, config_for(folder)))
     missing, _, warned = said.partition("Declined or failed")[2].partition("to be read with this in mind")
     assert missing.count("NoTreatedCells") == missing.count("warned") == 0
     assert missing.count("declined") > warned.count("declined") == 0
@@ -160,12 +161,12 @@ def test_warnings_are_told_from_failures_in_report_and_documented_queries(spark:
 
 def test_a_rerun_is_a_no_op_that_says_so_and_force_makes_a_new_attempt(spark: SparkSession, folder: Path) -> None:
     config = config_for(folder)
-    first = run_job(spark, config)
-    again = run_job(spark, config)
+    first = run_job(spark, PANEL_EFFECTS, config)
+    again = run_job(spark, PANEL_EFFECTS, config)
     assert (again.new, again.run_id) == (False, first.run_id)
-    assert "already there" in report(spark, again)
+    assert "already there" in report(spark, PANEL_EFFECTS, again)
     assert read(spark, folder, "panel_effects").count() == 4
-    forced = run_job(spark, config, force=True)
+    forced = run_job(spark, PANEL_EFFECTS, config, force=True)
     assert forced.new
     assert read(spark, folder, "panel_effects").count() == 8
     assert set(visible(spark, folder, "panel_effects")["run_id"]) == {forced.run_id}
@@ -174,11 +175,14 @@ def test_a_rerun_is_a_no_op_that_says_so_and_force_makes_a_new_attempt(spark: Sp
 def test_what_changed_in_input_configuration_or_code_is_run_again(
     spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = [run_job(spark, config_for(folder)), run_job(spark, config_for(folder, seed=9))]
+    runs = [
+        run_job(spark, PANEL_EFFECTS, config_for(folder)),
+        run_job(spark, PANEL_EFFECTS, config_for(folder, seed=9)),
+    ]
     save(spark, FRAME.assign(y=FRAME["y"] * 2), folder)
-    runs.append(run_job(spark, config_for(folder)))
+    runs.append(run_job(spark, PANEL_EFFECTS, config_for(folder)))
     monkeypatch.setattr("causal_spark.engine.publish.code_version", lambda: "corrected")
-    runs.append(run_job(spark, config_for(folder)))
+    runs.append(run_job(spark, PANEL_EFFECTS, config_for(folder)))
     assert all(run.new for run in runs)
     assert len({run.run_key for run in runs}) == 4
 
@@ -186,8 +190,8 @@ def test_what_changed_in_input_configuration_or_code_is_run_again(
 def test_the_users_own_run_key_decides_and_is_never_a_path(spark: SparkSession, folder: Path) -> None:
     other = folder / "out" / "kept"
     other.mkdir(parents=True)
-    first = run_job(spark, config_for(folder, run_key=".."))
-    second = run_job(spark, config_for(folder, run_key="..", seed=9))
+    first = run_job(spark, PANEL_EFFECTS, config_for(folder, run_key=".."))
+    second = run_job(spark, PANEL_EFFECTS, config_for(folder, run_key="..", seed=9))
     assert (first.run_key, second.new) == ("..", False)
     assert other.exists()
 
@@ -198,27 +202,27 @@ def test_files_without_versions_are_known_by_their_listing(
 ) -> None:
     save(spark, FRAME, tmp_path, file_format)
     config = config_for(tmp_path, input={"location": str(tmp_path / "input"), "format": file_format})
-    assert run_job(spark, config).new
-    assert not run_job(spark, config).new
+    assert run_job(spark, PANEL_EFFECTS, config).new
+    assert not run_job(spark, PANEL_EFFECTS, config).new
     save(spark, FRAME.assign(y=FRAME["y"] + 1), tmp_path, file_format)
-    assert run_job(spark, config).new
+    assert run_job(spark, PANEL_EFFECTS, config).new
 
 
 def test_views_are_known_by_their_content(spark: SparkSession, tmp_path: Path) -> None:
     spark.sql("CREATE SCHEMA IF NOT EXISTS raw")
     spark.createDataFrame(FRAME).write.mode("overwrite").format("parquet").saveAsTable("raw.panels")
     config = config_for(tmp_path, input={"location": "raw.panels"})
-    assert run_job(spark, config).new
-    assert not run_job(spark, config).new
+    assert run_job(spark, PANEL_EFFECTS, config).new
+    assert not run_job(spark, PANEL_EFFECTS, config).new
 
 
 def test_a_catalog_schema_takes_the_tables(spark: SparkSession, folder: Path) -> None:
     spark.sql("CREATE SCHEMA IF NOT EXISTS effects_out")
     output = {"location": "spark_catalog.effects_out", "work_location": str(folder / "work")}
-    written = run_job(spark, config_for(folder, output=output))
+    written = run_job(spark, PANEL_EFFECTS, config_for(folder, output=output))
     assert spark.table("effects_out.panel_effects").count() == 4
-    assert not run_job(spark, config_for(folder, output=output)).new
-    assert "did" in report(spark, written)
+    assert not run_job(spark, PANEL_EFFECTS, config_for(folder, output=output)).new
+    assert "did" in report(spark, PANEL_EFFECTS, written)
 
 
 class KilledError(BaseException):
@@ -241,10 +245,10 @@ def test_a_killed_run_shows_nothing_and_the_next_goes_on_where_it_was(
 
     monkeypatch.setattr(running, "_run_wave", dies_at_the_second_wave)
     with pytest.raises(KilledError):
-        run_job(spark, config_for(folder))
+        run_job(spark, PANEL_EFFECTS, config_for(folder))
     assert read(spark, folder, "runs").count() == 0
     with caplog.at_level(logging.INFO, "causal_spark"):
-        written = run_job(spark, config_for(folder))
+        written = run_job(spark, PANEL_EFFECTS, config_for(folder))
     assert ran == [0, -1, 1]
     assert "wave 1/2: taken over" in caplog.text
     assert written.new
@@ -264,17 +268,17 @@ def test_a_run_killed_between_commits_shows_nothing_half(
 
     monkeypatch.setattr(lake_tables, "append_rows", dies)
     with pytest.raises(KilledError):
-        run_job(spark, config_for(folder))
+        run_job(spark, PANEL_EFFECTS, config_for(folder))
     location = output_location(str(folder / "out"))
     assert visible_run_ids(spark, location).count() == 0
     monkeypatch.undo()
-    run_job(spark, config_for(folder))
+    run_job(spark, PANEL_EFFECTS, config_for(folder))
     assert len(visible(spark, folder, "panel_effects")) == 4
     assert len(visible(spark, folder, "panel_cells")) == 12
 
 
 def test_a_repeated_append_of_the_same_attempt_changes_nothing(spark: SparkSession, folder: Path) -> None:
-    written = run_job(spark, config_for(folder))
+    written = run_job(spark, PANEL_EFFECTS, config_for(folder))
     place = output_location(written.location).table("panel_effects")
     rows = read(spark, folder, "panel_effects")
     lake_tables.append_rows(place, rows, lake_tables.Commit(written.run_id, written.run_key, "0"))
@@ -284,7 +288,7 @@ def test_a_repeated_append_of_the_same_attempt_changes_nothing(spark: SparkSessi
 def test_rows_that_do_not_land_are_noticed(spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lake_tables, "append_rows", lambda place, rows, commit: None)
     with pytest.raises(WriteError, match="panel_effects: 0 of 4"):
-        run_job(spark, config_for(folder))
+        run_job(spark, PANEL_EFFECTS, config_for(folder))
     assert read(spark, folder, "runs").count() == 0
 
 
@@ -297,7 +301,7 @@ def test_a_lost_group_is_a_failure_and_not_a_silence(
         original(planned.where("region <> 'south'"), work, wave, path)
 
     monkeypatch.setattr(running, "_run_wave", forgets_south)
-    run_job(spark, config_for(folder))
+    run_job(spark, PANEL_EFFECTS, config_for(folder))
     failures = read(spark, folder, "failures").collect()
     assert [(row["group_id"], row["error_class"], row["n_rows"]) for row in failures] == [
         ('{"region":{"string":"south"}}', "LostGroupError", 120)
@@ -308,39 +312,39 @@ def test_a_lost_group_is_a_failure_and_not_a_silence(
 def test_too_many_failures_show_their_reasons_and_no_results(spark: SparkSession, folder: Path) -> None:
     save(spark, grouped(good=long_panel(), bad=pd.concat([long_panel()] * 2), worse=long_panel().assign(w=2)), folder)
     with pytest.raises(TooManyFailuresError, match="2 of 3 groups failed"):
-        run_job(spark, config_for(folder))
+        run_job(spark, PANEL_EFFECTS, config_for(folder))
     assert read(spark, folder, "runs").collect()[0]["status"] == "failed"
     assert read(spark, folder, "failures").count() == 2
     assert read(spark, folder, "panel_effects").count() == 0
     assert not list((folder / "out").glob("_work/*"))
-    assert run_job(spark, config_for(folder, max_failed_fraction=0.7)).new
+    assert run_job(spark, PANEL_EFFECTS, config_for(folder, max_failed_fraction=0.7)).new
     assert visible(spark, folder, "panel_effects")["region"].unique().tolist() == ["good"]
 
 
 def test_another_shape_of_groups_is_refused_and_named(spark: SparkSession, folder: Path) -> None:
-    run_job(spark, config_for(folder))
+    run_job(spark, PANEL_EFFECTS, config_for(folder))
     save(spark, FRAME.rename(columns={"region": "area"}), folder)
     other = config_for(folder, columns=ROLES | {"groups": ["area"]})
     with pytest.raises(TableShapeError, match=r"lacks \[area string\] and has \[region string\]"):
-        run_job(spark, other)
+        run_job(spark, PANEL_EFFECTS, other)
 
 
 def test_columns_are_renamed_on_reading(spark: SparkSession, folder: Path) -> None:
     save(spark, FRAME.rename(columns={"region": "estimate"}), folder)
     columns = ROLES | {"groups": ["region"], "rename": {"estimate": "region"}}
-    assert run_job(spark, config_for(folder, columns=columns)).new
+    assert run_job(spark, PANEL_EFFECTS, config_for(folder, columns=columns)).new
     with pytest.raises(InputError, match="rename names 'nope'"):
-        run_job(spark, config_for(folder, columns=columns | {"rename": {"nope": "region"}}))
+        run_job(spark, PANEL_EFFECTS, config_for(folder, columns=columns | {"rename": {"nope": "region"}}))
 
 
 def test_an_empty_input_is_refused(spark: SparkSession, folder: Path) -> None:
     spark.createDataFrame(FRAME).limit(0).write.format("delta").mode("overwrite").save(str(folder / "input"))
     with pytest.raises(EmptyInputError):
-        run_job(spark, config_for(folder))
+        run_job(spark, PANEL_EFFECTS, config_for(folder))
 
 
 def test_a_dry_run_tells_what_would_happen_and_writes_no_result(spark: SparkSession, folder: Path) -> None:
-    text = describe(spark, config_for(folder))
+    text = describe(spark, PANEL_EFFECTS, config_for(folder))
     for word in ("north", "south", "did sdid", "120", "panel_effects", "core seconds", "placebo", "GiB", "any worker"):
         assert word in text
     assert "too_large" not in text
@@ -349,10 +353,10 @@ def test_a_dry_run_tells_what_would_happen_and_writes_no_result(spark: SparkSess
 
 def test_a_dry_run_says_what_would_not_fit_into_memory(spark: SparkSession, folder: Path) -> None:
     config = config_for(folder, estimators=["did", "mc"], worker_memory=5e-5)
-    line = next(line for line in describe(spark, config).splitlines() if " north " in line)
+    line = next(line for line in describe(spark, PANEL_EFFECTS, config).splitlines() if " north " in line)
     assert line.split()[-1] == "mc"
     assert " did " in line
-    text = describe(spark, config_for(folder, worker_memory=1e-6))
+    text = describe(spark, PANEL_EFFECTS, config_for(folder, worker_memory=1e-6))
     assert "0 waves" in text
     assert "A task may use" in text
 
@@ -373,7 +377,7 @@ def test_exit_codes(spark: SparkSession, folder: Path, changes: dict[str, Any], 
     tree = json.loads(config_for(folder).model_dump_json()) | changes
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    assert main(["--config", str(path)]) == code
+    assert PANEL_EFFECTS.main(["--config", str(path)]) == code
 
 
 def test_results_of_pandas_and_spark_frames_can_be_written_once(spark: SparkSession, tmp_path: Path) -> None:
@@ -426,11 +430,11 @@ def test_tables_of_an_older_contract_take_the_newer_columns(
     lake_tables.ensure_table(spark, place, older.with_groups(groups))
     seen: list[str] = []
     monkeypatch.setattr(lake_tables, "_commit_statement", spy(lake_tables._commit_statement, seen))
-    run_job(spark, config_for(folder, estimators=["did"]))
+    run_job(spark, PANEL_EFFECTS, config_for(folder, estimators=["did"]))
     assert len(seen) == 4
     found = [(field.name, field.metadata["comment"]) for field in read(spark, folder, table.name).schema.fields]
     assert found == [(column.name, column.comment) for column in table.with_groups(groups).all_columns]
-    run_job(spark, config_for(folder, estimators=["did"], seed=9))
+    run_job(spark, PANEL_EFFECTS, config_for(folder, estimators=["did"], seed=9))
     assert len(seen) == 4
     with pytest.raises(TableShapeError, match=r"constancy_weight double"):
         lake_tables.ensure_table(spark, place, older.with_groups(groups))

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from causal_spark import PanelEffects
-from causal_spark import config as configuration
+from causal_spark import PanelEffects, panel_effects, panel_effects_job
 from causal_spark.config import parse_config
 from causal_spark.engine import panel_parts, panels, plan
 from causal_spark.engine import run as running
-from causal_spark.panel_effects_job import describe, run_job
+from causal_spark.job import describe, run_job
+from causal_spark.panel_effects_job import PANEL_EFFECTS, PanelEffectsConfig
 from tests.engine.steps import GRID, with_steps
 from tests.frames import ROLES, grouped, long_panel, tables_of
 
@@ -35,7 +35,7 @@ class KilledError(BaseException):
 def test_a_split_run_that_was_killed_goes_on_and_gives_what_a_whole_one_gives(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (panels, configuration):
+    for module in (panels, panel_effects, panel_effects_job):
         monkeypatch.setattr(module, "ESTIMATORS", with_steps())
     # Groups of 40 units cost 40 seconds each, of which 36 are in rounds: 20, 12, 4.
     monkeypatch.setattr(plan, "PART_SECONDS", 4.0)
@@ -48,8 +48,8 @@ def test_a_split_run_that_was_killed_goes_on_and_gives_what_a_whole_one_gives(
         "variances": [],
         "output": {"location": str(tmp_path / "out"), "cells": "all"},
     }
-    config = parse_config(tree)
-    text = describe(spark, config)
+    config = parse_config(PanelEffectsConfig, tree)
+    text = describe(spark, PANEL_EFFECTS, config)
     assert text.count("steps 5+3+1 tasks") == 2
     assert "2 waves" in text
 
@@ -64,9 +64,9 @@ def test_a_split_run_that_was_killed_goes_on_and_gives_what_a_whole_one_gives(
 
     monkeypatch.setattr(running, "round_rows", dies_in_the_third_round)
     with pytest.raises(KilledError):
-        run_job(spark, config)
+        run_job(spark, PANEL_EFFECTS, config)
     with caplog.at_level(logging.INFO, "causal_spark"):
-        assert run_job(spark, config).new
+        assert run_job(spark, PANEL_EFFECTS, config).new
     assert rounds == [0, 1, 2, 2]
     for said in ("wave 1/2: taken over", "round 2/3: taken over", "round 3/3: 2 tasks done", "steps 5+3+1 tasks"):
         assert said in caplog.text

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from causal_spark.engine.memory import limit_for, panel_memory, too_large
+from causal_spark.engine.columns import COVARIATE
+from causal_spark.engine.memory import limit_for, panel_memory, panel_too_large
 from causal_spark.errors import (
     CovariateValueError,
     DuplicateCellError,
@@ -31,12 +32,12 @@ def build_panel(rows: pa.Table, memory_limit: int | None = None) -> Panel:
     units, unit_codes = _codes(rows["_unit"], "unit")
     times, time_codes = _codes(rows["_time"], "time")
     n_units, n_periods = len(units), len(times)
-    names = [name for name in rows.column_names if name.startswith("_covariate_")]
+    names = [name for name in rows.column_names if name.startswith(COVARIATE)]
     size = PanelSize(n_units, n_periods, 0, 0)
     needed = panel_memory(size, len(rows), len(names), {}, 0).base
     limit = limit_for(needed, memory_limit)
     if needed > limit:
-        raise too_large(f"Arranging {len(rows)} rows", needed, size, limit)
+        raise panel_too_large(f"Arranging {len(rows)} rows", needed, size, limit)
     cell = unit_codes * n_periods + time_codes
 
     def where(row: int) -> str:
@@ -72,7 +73,7 @@ def build_panel(rows: pa.Table, memory_limit: int | None = None) -> Panel:
         bad = ~np.isfinite(values).all(axis=1) & np.isfinite(outcome)
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
-            name = names[int(np.flatnonzero(~np.isfinite(values[row]))[0])].removeprefix("_covariate_")
+            name = names[int(np.flatnonzero(~np.isfinite(values[row]))[0])].removeprefix(COVARIATE)
             raise CovariateValueError(
                 f"Covariate {name!r} is missing or infinite at {where(row)}, where the outcome is observed.",
                 "Fill it in, or set the outcome to NULL to leave the cell out.",

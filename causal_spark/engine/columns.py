@@ -17,6 +17,8 @@ from causal_spark.engine.work import InputColumn, InputColumns
 from causal_spark.errors import InputError, did_you_mean
 from causal_spark.lake.schemas import KEY_TYPES, group_columns
 
+#: Start of the engine's names of covariates.
+COVARIATE = "_covariate_"
 NUMERIC = ("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INT", "BOOLEAN")
 UNIT_TYPES = ("STRING", "BIGINT", "INT", "DATE")
 TIME_TYPES = ("BIGINT", "INT", "DATE", "TIMESTAMP", "TIMESTAMP_NTZ")
@@ -50,6 +52,7 @@ _REMEDY = {
     "unit": "Cast it to a string or an integer.",
     "time": "Cast it to an integer, a date or a timestamp.",
     "number": "Cast it to a double.",
+    "covariate": "Cast it to a double, or to a string if it is a category.",
 }
 
 
@@ -137,27 +140,81 @@ def panel_columns(data: pd.DataFrame | DataFrame, roles: PanelRoles) -> InputCol
     Raises `InputError` naming column, role and remedy when one is missing, has a type that cannot serve, or is given
     two roles.
     """
-    names = roles.names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"Column {twice[0]!r} is given two roles.", "Each column has one role; copy it if it needs two."
-        )
-    available = column_types(data, names)
-    key_types = (*KEY_TYPES, "TIMESTAMP_NTZ")
-    keys = tuple((name, _typed(name, "group", "group", key_types, available)) for name in roles.groups)
-    group_columns(keys)
-    numbers = [("outcome", roles.outcome), ("treatment", roles.treatment)]
-    for role, name in (*numbers, *(("covariate", name) for name in roles.covariates)):
-        _typed(name, role, "number", NUMERIC, available)
+    available = _available(data, roles.names)
+    groups = _group_columns(roles.groups, available)
+    _numeric({"outcome": [roles.outcome], "treatment": [roles.treatment], "covariate": roles.covariates}, available)
     values = (
         InputColumn("_unit", roles.unit, _typed(roles.unit, "unit", "unit", UNIT_TYPES, available)),
         InputColumn("_time", roles.time, _typed(roles.time, "time", "time", TIME_TYPES, available)),
         InputColumn("_outcome", roles.outcome, "DOUBLE"),
         InputColumn("_treatment", roles.treatment, "DOUBLE"),
-        *(InputColumn(f"_covariate_{name}", name, "DOUBLE") for name in roles.covariates),
+        *(InputColumn(f"{COVARIATE}{name}", name, "DOUBLE") for name in roles.covariates),
     )
-    return InputColumns(tuple(InputColumn(name, name, type_) for name, type_ in keys), values, ("_unit", "_time"))
+    return InputColumns(groups, values, ("_unit", "_time"))
+
+
+@dataclass(frozen=True, slots=True)
+class CurveRoles:
+    """Which column of a table with a row per individual plays which role. sample_weight: None where all rows count
+    alike.
+    """
+
+    treatment: str
+    outcome: str
+    covariates: Sequence[str]
+    groups: Sequence[str] = ()
+    sample_weight: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Every column used."""
+        weights = [] if self.sample_weight is None else [self.sample_weight]
+        return [*self.groups, self.treatment, self.outcome, *self.covariates, *weights]
+
+
+def curve_columns(data: pd.DataFrame | DataFrame, roles: CurveRoles) -> InputColumns:
+    """Columns of a table with a row per individual; covariates may be numbers or strings. Raises as `panel_columns`."""
+    if not roles.covariates:
+        raise InputError("There are no covariates.", "Name what treatment and outcome may both depend on.")
+    available = _available(data, roles.names)
+    groups = _group_columns(roles.groups, available)
+    weights = [] if roles.sample_weight is None else [roles.sample_weight]
+    _numeric({"outcome": [roles.outcome], "treatment": [roles.treatment], "sample weight": weights}, available)
+    types = {name: _typed(name, "covariate", "covariate", (*NUMERIC, "STRING"), available) for name in roles.covariates}
+    values = (
+        InputColumn("_treatment", roles.treatment, "DOUBLE"),
+        InputColumn("_outcome", roles.outcome, "DOUBLE"),
+        *(InputColumn("_weight", name, "DOUBLE") for name in weights),
+        *(
+            InputColumn(f"{COVARIATE}{name}", name, "STRING" if type_ == "STRING" else "DOUBLE")
+            for name, type_ in types.items()
+        ),
+    )
+    # No column tells rows apart: all of them order the rows, and rows alike in all may stand in any order.
+    return InputColumns(groups, values, ("_treatment", "_outcome"))
+
+
+def _available(data: pd.DataFrame | DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """`column_types` of an input whose columns have one role each."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"Column {twice[0]!r} is given two roles.", "Each column has one role; copy it if it needs two."
+        )
+    return column_types(data, names)
+
+
+def _group_columns(names: Sequence[str], available: Mapping[str, str]) -> tuple[InputColumn, ...]:
+    key_types = (*KEY_TYPES, "TIMESTAMP_NTZ")
+    keys = tuple((name, _typed(name, "group", "group", key_types, available)) for name in names)
+    group_columns(keys)
+    return tuple(InputColumn(name, name, type_) for name, type_ in keys)
+
+
+def _numeric(roles: Mapping[str, Sequence[str]], available: Mapping[str, str]) -> None:
+    for role, names in roles.items():
+        for name in names:
+            _typed(name, role, "number", NUMERIC, available)
 
 
 def select_spark(data: DataFrame, columns: InputColumns) -> DataFrame:
@@ -168,7 +225,9 @@ def select_spark(data: DataFrame, columns: InputColumns) -> DataFrame:
         if _spark_type(data.schema[column.source].dataType) == "TIMESTAMP_NTZ":
             # A plain cast would read the wall clock in the session's time zone.
             source = F.to_timestamp(F.concat(source.cast("string"), F.lit("Z")))
-        return source.cast(column.type.lower()).alias(column.name)
+        source = source.cast(column.type.lower())
+        # NaN and NULL both mean missing, and sort to different ends.
+        return (F.nanvl(source, F.lit(None)) if column.type == "DOUBLE" else source).alias(column.name)
 
     return data.select(*[one(column) for column in columns.all])
 
@@ -178,7 +237,11 @@ def select_pandas(data: pd.DataFrame, columns: InputColumns) -> pa.Table:
     arrays = [_cast(_arrow(data[column.source], column.source), column) for column in columns.all]
     table = pa.Table.from_arrays(arrays, names=[column.name for column in columns.all])
     keys = [column.name for column in columns.groups] + list(columns.sorting)
-    return table.sort_by([(key, "ascending") for key in keys])
+    # As Spark does it: what is missing comes first.
+    known = {f"known {key}": pc.is_valid(table[key]) for key in keys if table[key].null_count}
+    sorting = [(name, "ascending") for key in keys for name in (f"known {key}", key) if name == key or name in known]
+    ordered = pa.table([*table.columns, *known.values()], [*table.column_names, *known])
+    return table.take(pc.sort_indices(ordered, sorting))
 
 
 def _cast(values: pa.Array, column: InputColumn) -> pa.Array:

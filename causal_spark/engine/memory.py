@@ -85,14 +85,18 @@ def in_gib(n_bytes: float) -> str:
     return f"{n_bytes / GIB:.1f} GiB" if n_bytes >= GIB / 10 else f"{n_bytes / GIB:.2g} GiB"
 
 
-def too_large(what: str, needed: int, size: PanelSize, limit: int) -> GroupTooLargeError:
-    """The error of a group, or an estimator on it, that needs more than a task may use."""
+def too_large(what: str, needed: int, size: str, limit: int, remedy: str) -> GroupTooLargeError:
+    """The error of a group of a ``size`` in words, or of an estimator on it, that needs more than a task may use."""
     return GroupTooLargeError(
-        f"{what} takes about {in_gib(needed)} for {size.n_units} units x {size.n_periods} periods, more than the "
-        f"{in_gib(limit)} a task may use.",
+        f"{what} takes about {in_gib(needed)} for {size}, more than the {in_gib(limit)} a task may use.",
         "Give tasks more memory (fewer at once per executor, larger workers; worker_memory says how much one may use) "
-        "and run again with --force; or aggregate time, or keep costly estimators to other groups with `where`.",
+        f"and run again with --force; or {remedy}, or keep costly estimators to other groups with `where`.",
     )
+
+
+def panel_too_large(what: str, needed: int, size: PanelSize, limit: int) -> GroupTooLargeError:
+    """`too_large` of a panel."""
+    return too_large(what, needed, f"{size.n_units} units x {size.n_periods} periods", limit, "aggregate time")
 
 
 def _number_in(path: Path) -> int | None:

@@ -22,6 +22,8 @@ from causal_spark.engine.keys import group_id
 from causal_spark.engine.work import Group, InputColumns, Work
 
 CHUNK_ROWS = 10_000
+#: Column of planned rows that says with which groups theirs is run.
+BUNDLE = "_bundle"
 # What NULLs of these types are overwritten with before hashing; 0 will do for all others.
 _ZEROS = {pa.date32(): dt.date(1970, 1, 1), pa.timestamp("us", tz="UTC"): dt.datetime(1970, 1, 1, tzinfo=dt.UTC)}
 
@@ -134,20 +136,25 @@ def pack(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[pa.RecordBat
 
 
 def unpack(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[Group]:
-    """Groups of packed rows that come sorted by group id and chunk."""
+    """Groups of packed rows that come sorted by group id and chunk, with their bundle where the rows name it."""
     columns = work.columns
     schema = pa.schema([(column.name, ARROW_TYPES[column.type]) for column in columns.values])
     pieces: list[pa.Table] = []
-    identity: tuple[str, Mapping[str, Any]] | None = None
+    identity: tuple[str, Mapping[str, Any], int] | None = None
+
+    def group(found: tuple[str, Mapping[str, Any], int]) -> Group:
+        return Group(found[0], found[1], pa.concat_tables(pieces), found[2])
+
     for batch in batches:
         lists = [batch.column(column.name) for column in columns.values]
+        bundles = batch.column(BUNDLE) if BUNDLE in batch.schema.names else None
         for row, found in enumerate(batch.column("_group_id").to_pylist()):
             if identity is not None and identity[0] != found:
-                yield Group(*identity, pa.concat_tables(pieces))
+                yield group(identity)
                 pieces = []
             key = {column.name: batch.column(column.name)[row].as_py() for column in columns.groups}
-            identity = (found, key)
+            identity = (found, key, 0 if bundles is None else bundles[row].as_py())
             arrays = [values[row].values.cast(field.type) for values, field in zip(lists, schema, strict=True)]
             pieces.append(pa.Table.from_arrays(arrays, schema=schema))
     if identity is not None:
-        yield Group(*identity, pa.concat_tables(pieces))
+        yield group(identity)

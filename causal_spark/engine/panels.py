@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,42 +13,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from causal_spark.engine.build_panel import build_panel
+from causal_spark.engine.columns import COVARIATE
 from causal_spark.engine.keys import seed_for
-from causal_spark.engine.memory import GroupMemory, limit_for, panel_memory, too_large
+from causal_spark.engine.memory import GroupMemory, limit_for, panel_memory, panel_too_large
 from causal_spark.engine.panel_parts import FailedElsewhereError, PanelParts, replicate_seconds, round_sizes
 from causal_spark.engine.panel_rows import cell_table, effect_row, event_rows, path_rows, variance_row, weight_rows
 from causal_spark.engine.periods import uneven_periods
+from causal_spark.engine.tasks import EstimatorTask, failure_of, wanted_tasks, warning_of
 from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Part, Piece, RoundSize
-from causal_spark.errors import DeclinedError, GroupError, NoEstimatorError, SolverError
+from causal_spark.errors import GroupError, SolverError
 from causal_spark.panel.event_study import event_study
 from causal_spark.panel.inference import Details, VarianceEstimate
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.replicates import Replicates, ReplicateSet, distinct
 from causal_spark.panel.stages import to_bytes
 from causal_spark.panel.summary import summarise, unidentified_cells
-from causal_spark.panel.types import Fit, Notice, Panel, PanelSize
+from causal_spark.panel.types import Fit, Panel, PanelSize
 
 Cells = Literal["treated", "all", "none"]
 #: Weights at or below this are left out of ``panel_weights``.
 WEIGHT_FLOOR = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class EstimatorTask:
-    """One estimator to run. options: its options dataclass; where: group column to the values it is run for."""
-
-    name: str
-    options: Any
-    where: Mapping[str, tuple[Any, ...]]
-
-    def wants(self, key: Mapping[str, Any]) -> bool:
-        """Whether the group of that key is among those asked for."""
-        return all(_instant(key[column]) in values for column, values in self.where.items())
-
-
-def _instant(value: Any) -> Any:
-    # The driver collects timestamps in local time and without a zone, workers have them in UTC.
-    return value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +105,7 @@ class PanelWork:
         return self._panel_memory(self.panel_size(size), size.n_rows, size.key)
 
     def _panel_memory(self, size: PanelSize, n_rows: int, key: Mapping[str, Any]) -> GroupMemory:
-        n_covariates = sum(column.name.startswith("_covariate_") for column in self.columns.values)
+        n_covariates = sum(column.name.startswith(COVARIATE) for column in self.columns.values)
         held = sum(one.numbers(size) for one in self._replicate_sets()) / max(size.n_units * size.n_periods, 1)
         arrays = {
             task.name: ESTIMATORS[task.name].arrays(task.options) + held for task in self.estimators if task.wants(key)
@@ -135,8 +118,13 @@ class PanelWork:
         needed = self.memory(size).base
         if self.memory_limit is None or needed <= self.memory_limit:
             return None
-        error = too_large(f"Arranging {size.n_rows} rows", needed, self.panel_size(size), self.memory_limit)
-        return _failure("read", None, error)
+        error = panel_too_large(f"Arranging {size.n_rows} rows", needed, self.panel_size(size), self.memory_limit)
+        return failure_of("read", None, error)
+
+    def companions(self, size: GroupSize) -> int:
+        """A panel gains nothing from others beside it."""
+        del size
+        return 1
 
     def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
         """Estimators that can be split on the group, with their rounds."""
@@ -172,7 +160,7 @@ class PanelWork:
             try:
                 content = to_bytes(run(chunk))
             except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-                failure = _failure("estimate", task.name, error)
+                failure = failure_of("estimate", task.name, error)
             now = time.perf_counter()
             yield Piece(task.name, part.round, part.part, chunk, content, failure, now - started)
             started = now
@@ -195,25 +183,22 @@ class PanelWork:
         needed = self._panel_memory(size, len(group.rows), group.key).estimators[task.name]
         limit = limit_for(needed, self.memory_limit)
         if needed > limit:
-            raise too_large(f"Estimator {task.name}", needed, size, limit)
+            raise panel_too_large(f"Estimator {task.name}", needed, size, limit)
 
     def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
         """All estimators and variances on one panel; what cannot be estimated becomes a failure with a hint."""
         result = GroupResult({name: [] for name in self.tables})
         try:
             panel = build_panel(group.rows, self.memory_limit)
-            if not any(task.wants(group.key) for task in self.estimators):
-                raise NoEstimatorError("No estimator is asked for here.", "Widen `where`, or drop the group.")
+            tasks = wanted_tasks(self.estimators, group.key)
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-            result.failures.append(_failure("read", None, error))
+            result.failures.append(failure_of("read", None, error))
             return result
-        for task in self.estimators:
-            if not task.wants(group.key):
-                continue
+        for task in tasks:
             try:
                 self._require_memory(panel, group, task)
             except GroupError as error:
-                result.failures.append(_failure("estimate", task.name, error))
+                result.failures.append(failure_of("estimate", task.name, error))
                 continue
             pieces = [piece for piece in done if piece.estimator == task.name]
             before, started = sum(piece.seconds for piece in pieces), time.perf_counter()
@@ -222,8 +207,12 @@ class PanelWork:
         uneven = uneven_periods(panel.periods)
         # Without an estimate there is nothing to be warned of.
         if uneven is not None and result.tables["panel_effects"]:
-            result.failures.append(_warning("read", None, uneven))
+            result.failures.append(warning_of("read", None, uneven))
         return result
+
+    def run_bundle(self, groups: Sequence[Group]) -> Sequence[GroupResult]:
+        """One panel after the other."""
+        return [self.run(group) for group in groups]
 
     def _estimate(
         self, panel: Panel, group: str, task: EstimatorTask, pieces: Sequence[Piece], result: GroupResult
@@ -245,7 +234,7 @@ class PanelWork:
             if not np.isfinite([summary.estimate, *events.estimate]).all():
                 raise SolverError("The estimate is not finite.", "Rescale the outcome: it is near the largest double.")
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-            result.failures.append(_failure("estimate", task.name, error))
+            result.failures.append(failure_of("estimate", task.name, error))
             return
         of_replicates = [piece for piece in pieces if piece.round >= parts.n_fit_rounds]
         variances, details, failures = self._variances(parts, task, fit, of_replicates)
@@ -263,10 +252,10 @@ class PanelWork:
             wanted = panel.treated if self.cells == "treated" else panel.treated | panel.observed
             cells = [] if self.cells == "none" else [cell_table(task.name, panel, fit, wanted, details.cells)]
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-            result.failures.append(_failure("estimate", task.name, error))
+            result.failures.append(failure_of("estimate", task.name, error))
             return
         notices = (*fit.notices, *unidentified_cells(panel, fit))
-        result.failures += [_warning("estimate", task.name, notice) for notice in notices]
+        result.failures += [warning_of("estimate", task.name, notice) for notice in notices]
         result.failures += failures
         for name, made in rows.items():
             result.tables[name] += made
@@ -294,7 +283,7 @@ class PanelWork:
             except FailedElsewhereError as error:
                 failures.append(replace(error.failure, stage=f"variance:{variance.name}"))
             except Exception as error:  # noqa: BLE001 - one bad variance must never fail a job
-                failures.append(_failure(f"variance:{variance.name}", task.name, error))
+                failures.append(failure_of(f"variance:{variance.name}", task.name, error))
         details = Details({})
         for name, estimate in found.items():
             if details.event_times and details.cells is not None:
@@ -302,7 +291,7 @@ class PanelWork:
             try:
                 mine = estimate.details()
             except Exception as error:  # noqa: BLE001 - nor may its details cost the variance
-                failures.append(_failure(f"details:{name}", task.name, error))
+                failures.append(failure_of(f"details:{name}", task.name, error))
                 continue
             cells = mine.cells if details.cells is None else details.cells
             details = Details(details.event_times or mine.event_times, cells)
@@ -317,15 +306,3 @@ def _share(n_chunks: int, part: Part) -> list[int]:
     """Chunks of a part, ascending. Chunks whose cost runs with their number are spread over all parts."""
     order = np.random.default_rng(n_chunks).permutation(n_chunks)
     return sorted(order[part.part :: part.n_parts].tolist())
-
-
-def _warning(stage: str, estimator: str | None, notice: Notice) -> Failure:
-    return Failure(stage, estimator, "warned", notice.name, notice.message, notice.hint)
-
-
-def _failure(stage: str, estimator: str | None, error: Exception) -> Failure:
-    kind = "declined" if isinstance(error, DeclinedError) else "failed"
-    if isinstance(error, GroupError):
-        return Failure(stage, estimator, kind, type(error).__name__, error.message, error.hint)
-    hint = "This is a defect of causal_spark or of its libraries: please report it with the group's data."
-    return Failure(stage, estimator, kind, type(error).__name__, str(error) or type(error).__name__, hint)

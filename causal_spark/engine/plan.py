@@ -1,5 +1,7 @@
 """Which group runs in which task of which wave: a function of sizes and configuration only.
 
+Groups that a science likes to run side by side come in bundles of like size, which stay together.
+
 A group that is long, also beside all the others, and whose estimator's work comes in pieces
 (`causal_spark.panel.stages`) is split: its rounds, one Spark job each for all such groups together, come after the
 ordinary waves. Then a last wave of its own finishes what was split and runs the group's other estimators, as ever.
@@ -26,6 +28,8 @@ MAX_TASKS = 4096
 #: A group longer than this waits for the others; so many of them share a wave at least.
 LONG_SECONDS = 10.0
 LONG_GROUPS = 64
+#: The longest group of a bundle has at most so many times the rows of the shortest: shorter ones are padded.
+BUNDLE_RATIO = 1.25
 #: An estimator is split over tasks when it takes longer than this on one group,
 SPLIT_SECONDS = 30.0
 #: and more than this share of the whole run: otherwise there are enough other groups to keep every core at work.
@@ -41,11 +45,12 @@ _ROW_SECONDS = 5e-7
 
 @dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """Where one group runs, and how long it should take."""
+    """Where one group runs, with whom, and how long it should take."""
 
     group_id: str
     wave: int
     task: int
+    bundle: int
     seconds: float
 
 
@@ -106,10 +111,23 @@ class Plan:
         parts = (part for one in self.rounds for part in one.parts)
         return digest_of(
             [
-                *(f"{group.wave}/{group.task}/{group.group_id}" for group in self.groups),
+                *(f"{group.wave}/{group.task}/{group.bundle}/{group.group_id}" for group in self.groups),
                 *(f"{part.round}/{part.part}/{part.n_parts}/{part.estimator}/{part.group_id}" for part in parts),
             ]
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What is dealt as a whole: the groups of a bundle, by group id, and their core seconds together."""
+
+    seconds: float
+    sizes: tuple[GroupSize, ...]
+
+    @property
+    def group_id(self) -> str:
+        """Of the first group."""
+        return self.sizes[0].group_id
 
 
 def group_seconds(size: GroupSize, work: Work) -> float:
@@ -132,37 +150,50 @@ def _n_waves(seconds: Sequence[float], groups_per_wave: int) -> int:
     return max(1, min(MAX_WAVES // 2, math.ceil(sum(seconds) / WAVE_SECONDS), len(seconds) // groups_per_wave))
 
 
-def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
-    """Deal groups into cost-balanced waves and each wave's groups into cost-balanced tasks.
+def make_bundles(sizes: Sequence[GroupSize], work: Work) -> list[tuple[GroupSize, ...]]:
+    """Groups that are run side by side, each bundle by group id: a function of sizes and configuration only."""
+    bundles: list[list[GroupSize]] = []
+    for size in sorted(sizes, key=lambda size: (size.n_rows, size.group_id)):
+        room = bundles and len(bundles[-1]) < work.companions(size)
+        if room and size.n_rows <= BUNDLE_RATIO * bundles[-1][0].n_rows:
+            bundles[-1].append(size)
+        else:
+            bundles.append([size])
+    return [tuple(sorted(bundle, key=lambda size: size.group_id)) for bundle in bundles]
 
-    Long groups come last, in few waves with many groups each: cores would stand idle behind one that ends a wave, and
+
+def make_plan(sizes: Sequence[GroupSize], work: Work) -> Plan:
+    """Deal bundles of groups into cost-balanced waves and each wave's bundles into cost-balanced tasks.
+
+    Long ones come last, in few waves with many of them each: cores would stand idle behind one that ends a wave, and
     what is done before them is staged, should one of them bring the job down. Those that are split come after them.
     """
-    costed = _longest_first([(group_seconds(size, work), size) for size in sizes])
-    splits = _splits(costed, work)
-    whole = [pair for pair in costed if pair[1].group_id not in splits]
+    units = _longest_first(
+        [_Unit(sum(group_seconds(size, work) for size in bundle), bundle) for bundle in make_bundles(sizes, work)]
+    )
+    splits = _splits(units, work)
+    whole = [unit for unit in units if unit.group_id not in splits]
     groups: list[PlannedGroup] = []
     waves: list[Wave] = []
     for members, groups_per_wave in (
-        ([pair for pair in whole if pair[0] <= LONG_SECONDS], 1),
-        ([pair for pair in whole if pair[0] > LONG_SECONDS], LONG_GROUPS),
+        ([unit for unit in whole if unit.seconds <= LONG_SECONDS], 1),
+        ([unit for unit in whole if unit.seconds > LONG_SECONDS], LONG_GROUPS),
     ):
         if not members:
             continue
-        n_waves = _n_waves([seconds for seconds, _ in members], groups_per_wave)
-        dealt = _deal([seconds for seconds, _ in members], n_waves)
+        n_waves = _n_waves([unit.seconds for unit in members], groups_per_wave)
+        dealt = _deal([unit.seconds for unit in members], n_waves)
         for place in range(n_waves):
-            mine = [pair for pair, wave in zip(members, dealt, strict=True) if wave == place]
-            _add_wave(mine, groups, waves)
+            _add_wave([unit for unit, wave in zip(members, dealt, strict=True) if wave == place], groups, waves)
     if not splits:
         return Plan(tuple(groups), tuple(waves))
     left = [
-        (max(0.0, seconds - sum(map(_seconds, splits[size.group_id].values()))), size)
-        for seconds, size in costed
-        if size.group_id in splits
+        _Unit(max(0.0, unit.seconds - sum(map(_seconds, splits[unit.group_id].values()))), unit.sizes)
+        for unit in units
+        if unit.group_id in splits
     ]
     _add_wave(_longest_first(left), groups, waves, finishes=True)
-    return Plan(tuple(groups), tuple(waves), _rounds([size for _, size in left], splits))
+    return Plan(tuple(groups), tuple(waves), _rounds([size for unit in left for size in unit.sizes], splits))
 
 
 def most_parts(sizes: Sequence[GroupSize], work: Work) -> int:
@@ -170,25 +201,25 @@ def most_parts(sizes: Sequence[GroupSize], work: Work) -> int:
     return max((len(one.parts) for one in make_plan(sizes, work).rounds), default=1)
 
 
-def _longest_first(costed: list[tuple[float, GroupSize]]) -> list[tuple[float, GroupSize]]:
-    return sorted(costed, key=lambda pair: (-pair[0], pair[1].group_id))
+def _longest_first(units: list[_Unit]) -> list[_Unit]:
+    return sorted(units, key=lambda unit: (-unit.seconds, unit.group_id))
 
 
 def _seconds(rounds: Sequence[RoundSize]) -> float:
     return sum(one.seconds for one in rounds)
 
 
-def _splits(costed: Sequence[tuple[float, GroupSize]], work: Work) -> dict[str, dict[str, Sequence[RoundSize]]]:
-    """Group id and estimator to rounds, for what is split."""
-    least = max(SPLIT_SECONDS, SPLIT_SHARE * sum(seconds for seconds, _ in costed))
+def _splits(units: Sequence[_Unit], work: Work) -> dict[str, dict[str, Sequence[RoundSize]]]:
+    """Group id and estimator to rounds, for what is split; only groups that are alone in their bundle are."""
+    least = max(SPLIT_SECONDS, SPLIT_SHARE * sum(unit.seconds for unit in units))
     found = {
-        size.group_id: {
+        unit.group_id: {
             name: rounds
-            for name, rounds in work.rounds(size).items()
+            for name, rounds in work.rounds(unit.sizes[0]).items()
             if _seconds([one for one in rounds if one.most_chunks > 1]) > least
         }
-        for seconds, size in costed
-        if seconds > least
+        for unit in units
+        if unit.seconds > least and len(unit.sizes) == 1
     }
     return {group_id: estimators for group_id, estimators in found.items() if estimators}
 
@@ -213,18 +244,22 @@ def _rounds(sizes: Sequence[GroupSize], splits: dict[str, dict[str, Sequence[Rou
 
 
 def _add_wave(
-    members: Sequence[tuple[float, GroupSize]],
+    members: Sequence[_Unit],
     groups: list[PlannedGroup],
     waves: list[Wave],
     finishes: bool = False,
 ) -> None:
     number = len(waves)
-    seconds = sum(cost for cost, _ in members)
-    n_rows = sum(size.n_rows for _, size in members)
+    seconds = sum(unit.seconds for unit in members)
+    sizes = [size for unit in members for size in unit.sizes]
+    n_rows = sum(size.n_rows for size in sizes)
     wanted = max(math.ceil(seconds / TASK_SECONDS), math.ceil(n_rows / TASK_ROWS), 1)
     n_tasks = min(wanted, len(members), MAX_TASKS)
-    places = _deal([cost for cost, _ in members], n_tasks)
+    places = _deal([unit.seconds for unit in members], n_tasks)
+    first_bundle = groups[-1].bundle + 1 if groups else 0
     groups += [
-        PlannedGroup(size.group_id, number, task, cost) for (cost, size), task in zip(members, places, strict=True)
+        PlannedGroup(size.group_id, number, task, bundle, unit.seconds / len(unit.sizes))
+        for bundle, (unit, task) in enumerate(zip(members, places, strict=True), start=first_bundle)
+        for size in unit.sizes
     ]
-    waves.append(Wave(number, n_tasks, len(members), seconds, finishes))
+    waves.append(Wave(number, n_tasks, len(sizes), seconds, finishes))

@@ -8,7 +8,7 @@ would. Rows and pieces travel in one frame: pieces have a round, rows have none 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from itertools import pairwise
 from typing import Any
@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from causal_spark.engine.pack import packed_fields, unpack
 from causal_spark.engine.plan import Plan, Round
-from causal_spark.engine.stage import run_groups
-from causal_spark.engine.work import Failure, Group, Part, Piece, Work
+from causal_spark.engine.stage import encode_results
+from causal_spark.engine.work import Failure, Group, GroupResult, Part, Piece, Work
 
 _FAILURE = pa.struct([(field.name, pa.string()) for field in fields(Failure)])
 _SCHEMA = pa.schema(
@@ -90,7 +90,7 @@ def with_pieces(planned: DataFrame, pieces: DataFrame, plan: Plan) -> DataFrame:
 
 def run_parts(batches: Iterable[pa.RecordBatch], number: int, work: Work) -> Iterator[pa.RecordBatch]:
     """Pieces of the parts of round ``number`` whose rows come sorted by task, then round."""
-    # See `run_groups`.
+    # See `encode_results`.
     with threadpool_limits(limits=1):
         for rows, done in _runs(batches, "_task"):
             (group,) = unpack(rows, work)
@@ -103,12 +103,12 @@ def run_parts(batches: Iterable[pa.RecordBatch], number: int, work: Work) -> Ite
 def run_finishing(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[pa.RecordBatch]:
     """Staged rows of groups that were split; packed rows and pieces come sorted by group id, then round."""
 
-    def groups() -> Iterator[tuple[Group, Sequence[Piece]]]:
+    def results() -> Iterator[tuple[Group, GroupResult]]:
         for rows, done in _runs(batches, "_group_id"):
             (group,) = unpack(rows, work)
-            yield group, done
+            yield group, work.run(group, done)
 
-    return run_groups(groups(), work)
+    return encode_results(results(), work)
 
 
 def _encoded(group: Group, piece: Piece) -> pa.RecordBatch:

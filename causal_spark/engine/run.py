@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
@@ -25,8 +25,8 @@ from pyspark.sql import functions as F
 from causal_spark.engine.columns import select_pandas, select_spark
 from causal_spark.engine.keys import digest_of
 from causal_spark.engine.memory import memory_limit
-from causal_spark.engine.pack import pack, packed_fields, unpack
-from causal_spark.engine.plan import Plan, Wave, make_plan, most_parts
+from causal_spark.engine.pack import BUNDLE, pack, packed_fields, unpack
+from causal_spark.engine.plan import Plan, Wave, make_bundles, make_plan, most_parts
 from causal_spark.engine.rounds import (
     PART_KEY,
     PIECE_FIELDS,
@@ -41,13 +41,13 @@ from causal_spark.engine.stage import (
     lost_row,
     result_columns,
     result_table,
-    run_groups,
+    run_bundles,
     run_packed,
     staged_fields,
     staged_name,
     staged_schema,
 )
-from causal_spark.engine.work import GroupSize, Row, Work
+from causal_spark.engine.work import Group, GroupSize, Row, Work
 from causal_spark.errors import EmptyInputError
 from causal_spark.lake.schemas import FAILURES, RESERVED_PARTITIONS, TABLES
 
@@ -303,7 +303,8 @@ def _planned(packed: DataFrame, plan: Plan, scratch: Scratch) -> DataFrame:
     """Packed rows with the wave and task they belong to, laid out so that a wave reads its own rows only."""
     spark = packed.sparkSession
     places = spark.createDataFrame(
-        [(group.group_id, group.wave, group.task) for group in plan.groups], f"_group_id string, {_WAVE} int, _task int"
+        [(group.group_id, group.wave, group.task, group.bundle) for group in plan.groups],
+        f"_group_id string, {_WAVE} int, _task int, {BUNDLE} int",
     )
     placed = packed.join(F.broadcast(places), "_group_id")
     if len(plan.waves) <= _WAVES_WITHOUT_LAYOUT:
@@ -314,7 +315,8 @@ def _planned(packed: DataFrame, plan: Plan, scratch: Scratch) -> DataFrame:
 
 
 def _run_wave(planned: DataFrame, work: Work, wave: Wave, path: str) -> None:
-    columns = columns_with_pieces(work) if wave.finishes else [name for name, _ in packed_fields(work)]
+    columns = columns_with_pieces(work) if wave.finishes else [*(name for name, _ in packed_fields(work)), BUNDLE]
+    order = ["_group_id", "_round", "_chunk"] if wave.finishes else [BUNDLE, "_group_id", "_chunk"]
 
     def runner(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return run_finishing(batches, work) if wave.finishes else run_packed(batches, work)
@@ -322,7 +324,7 @@ def _run_wave(planned: DataFrame, work: Work, wave: Wave, path: str) -> None:
     rows = (
         planned.where(F.col(_WAVE) == wave.number)
         .repartitionById(wave.n_tasks, F.col("_task"))
-        .sortWithinPartitions("_group_id", *(["_round"] if wave.finishes else []), "_chunk")
+        .sortWithinPartitions(*order)
         .select(*columns)
         .mapInArrow(runner, _ddl(staged_fields(work)))
     )
@@ -401,7 +403,7 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
     packed = list(pack(select_pandas(data, work.columns).to_batches(), work))
     sizes, chunks = _group_sizes(pa.Table.from_batches(packed).select(_size_columns(work)).to_pylist(), work)
     work = work.within(memory_limit(None, work.memory_limit, [work.memory(size) for size in sizes]))
-    batches = list(run_groups(((group, ()) for group in unpack(packed, work)), work))
+    batches = list(run_bundles(_whole_bundles(unpack(packed, work), make_bundles(sizes, work)), work))
     staged = pa.Table.from_batches(batches, staged_schema(work)).sort_by(
         [("_group_id", "ascending"), ("_part", "ascending")]
     )
@@ -413,3 +415,14 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
             tally.add(row["_group_id"], len(row[estimates]), kinds, dict(row["_seconds"]))
     counts = {name: pc.sum(pc.list_value_length(staged[staged_name(name)])).as_py() for name in result_columns(work)}
     return LocalRun(work, staged, _summary(started_at, tally, len(data), chunks, counts))
+
+
+def _whole_bundles(groups: Iterable[Group], bundles: Iterable[Sequence[GroupSize]]) -> Iterator[list[Group]]:
+    """Groups by bundle, each as soon as all of its groups are there."""
+    homes = {size.group_id: (number, len(bundle)) for number, bundle in enumerate(bundles) for size in bundle}
+    waiting: dict[int, list[Group]] = {}
+    for group in groups:
+        number, n_groups = homes[group.group_id]
+        waiting.setdefault(number, []).append(group)
+        if len(waiting[number]) == n_groups:
+            yield waiting.pop(number)

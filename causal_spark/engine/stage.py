@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from causal_spark.engine.columns import ARROW_TYPES
 from causal_spark.engine.pack import unpack
-from causal_spark.engine.work import Failure, Group, GroupResult, Piece, Row, Work
+from causal_spark.engine.work import Failure, Group, GroupResult, Row, Work
 from causal_spark.errors import LostGroupError
 from causal_spark.lake.schemas import FAILURES, TABLES, Column
 
@@ -119,16 +121,16 @@ def _structs(rows: Sequence[Row] | pa.Table, type_: pa.StructType) -> pa.StructA
     return pa.concat_arrays(chunks.chunks) if chunks.num_chunks else pa.array([], type_)
 
 
-def run_groups(groups: Iterable[tuple[Group, Sequence[Piece]]], work: Work) -> Iterator[pa.RecordBatch]:
-    """Run the science on each group, with the pieces of what was split, and encode what it says as staged rows."""
+def encode_results(results: Iterable[tuple[Group, GroupResult]], work: Work) -> Iterator[pa.RecordBatch]:
+    """What the science says of each group as staged rows."""
     schema = staged_schema(work)
     names = [staged_name(name) for name in (FAILURES.name, *work.tables)]
     waiting: list[dict[str, Any]] = []
     held = 0
     # The last bits of a product depend on how many threads share it, and a task has one core anyway.
     with threadpool_limits(limits=1):
-        for group, pieces in groups:
-            for row in _parts(group, work.run(group, pieces), work):
+        for group, result in results:
+            for row in _parts(group, result, work):
                 waiting.append(row)
                 held += 1 + sum(len(row[name]) for name in names)
                 if held >= BATCH_ROWS:
@@ -138,9 +140,20 @@ def run_groups(groups: Iterable[tuple[Group, Sequence[Piece]]], work: Work) -> I
         yield _encoded(waiting, schema)
 
 
+def run_bundles(bundles: Iterable[Sequence[Group]], work: Work) -> Iterator[pa.RecordBatch]:
+    """Run the science on bundles of groups, each in the order of its group ids."""
+
+    def results() -> Iterator[tuple[Group, GroupResult]]:
+        for bundle in bundles:
+            groups = sorted(bundle, key=lambda group: group.group_id)
+            yield from zip(groups, work.run_bundle(groups), strict=True)
+
+    return encode_results(results(), work)
+
+
 def run_packed(batches: Iterable[pa.RecordBatch], work: Work) -> Iterator[pa.RecordBatch]:
-    """Staged rows of packed rows that come sorted by group id and chunk."""
-    return run_groups(((group, ()) for group in unpack(batches, work)), work)
+    """Staged rows of packed rows that come sorted by bundle, group id and chunk."""
+    return run_bundles((list(one) for _, one in groupby(unpack(batches, work), attrgetter("bundle"))), work)
 
 
 def result_table(staged: pa.Table, name: str, work: Work) -> pa.Table:

@@ -61,11 +61,12 @@ class GroupSize:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """One group's rows, in order. rows: an Arrow table of the value columns."""
+    """One group's rows, in order. rows: an Arrow table of the value columns; bundle: with whom it is run."""
 
     group_id: str
     key: Mapping[str, Any]
     rows: pa.Table
+    bundle: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,10 @@ class Work(Protocol):
         """Why the group cannot even be read within the limit; None when it is run."""
         ...
 
+    def companions(self, size: GroupSize) -> int:
+        """Groups of this size that are worth running side by side (`run_bundle`); 1 where nothing is gained by it."""
+        ...
+
     def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
         """Estimators that can be split on this group, with their rounds, whose seconds are contained in `cost`."""
         ...
@@ -201,4 +206,8 @@ class Work(Protocol):
 
         done: pieces of estimators that were split; the others run whole.
         """
+        ...
+
+    def run_bundle(self, groups: Sequence[Group]) -> Sequence[GroupResult]:
+        """What `run` says of each of several groups, of which none was split."""
         ...

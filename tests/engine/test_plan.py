@@ -10,6 +10,9 @@ from causal_spark.engine.work import GroupSize, RoundSize
 class FixedCost:
     """A science whose groups cost what their measure says, in seconds."""
 
+    def companions(self, size: GroupSize) -> int:
+        return 1
+
     def cost(self, size: GroupSize) -> dict[str, float]:
         return {"only": size.measures["seconds"]}
 

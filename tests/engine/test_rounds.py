@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from causal_spark import config as configuration
+from causal_spark import panel_effects
 from causal_spark.engine import panels, plan
 from causal_spark.engine.columns import select_pandas
 from causal_spark.engine.pack import pack
@@ -26,7 +26,7 @@ from tests.panel.panels import block_panel
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panels, "ESTIMATORS", with_steps())
-    monkeypatch.setattr(configuration, "ESTIMATORS", with_steps())
+    monkeypatch.setattr(panel_effects, "ESTIMATORS", with_steps())
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 40])
@@ -163,6 +163,9 @@ class Fixed:
 
     def __init__(self, most_chunks: tuple[int, int]) -> None:
         self.most_chunks = most_chunks
+
+    def companions(self, size: GroupSize) -> int:
+        return 1
 
     def cost(self, size: GroupSize) -> dict[str, float]:
         return {"long": float(size.measures["seconds"]), "other": 0.5}
