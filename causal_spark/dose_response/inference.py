@@ -11,6 +11,8 @@ from causal_spark.errors import SolverError, TooFewEffectiveRowsError
 
 #: Share of replicates that may fail to balance.
 _MOST_LOST = 0.1
+#: Multipliers of rows held at once.
+_CHUNK_NUMBERS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,13 +52,27 @@ def estimate_curve(
             "or larger segments.",
         )
     estimate, slope = problem.stage.curves(weighting.weights[None, :], outcome)
-    rng = np.random.default_rng(seed)
-    weights = weighting.resolve(rng.exponential(size=(n_replicates, problem.segment.n_rows)))
-    usable = np.isfinite(weights).all(axis=1)
-    if np.mean(~usable) > _MOST_LOST:
+    estimates, slopes = _replicates(problem, weighting, outcome, n_replicates, seed)
+    n_lost = n_replicates - len(estimates)
+    if n_lost > _MOST_LOST * n_replicates:
         raise SolverError(
-            f"{np.sum(~usable)} of {n_replicates} bootstrap replicates could not be balanced.",
+            f"{n_lost} of {n_replicates} bootstrap replicates could not be balanced.",
             "Use fewer covariates or larger segments.",
         )
-    estimates, slopes = problem.stage.curves(weights[usable], outcome)
-    return Curve(estimate[0], slope[0], estimates.std(axis=0, ddof=1), slopes.std(axis=0, ddof=1), int(np.sum(usable)))
+    return Curve(estimate[0], slope[0], estimates.std(axis=0, ddof=1), slopes.std(axis=0, ddof=1), len(estimates))
+
+
+def _replicates(
+    problem: CurveProblem, weighting: Weighting, outcome: Floats, n_replicates: int, seed: int
+) -> tuple[Floats, Floats]:
+    """(n_usable, n_grid) curves and slopes of the replicates that can be balanced, a few replicates at a time."""
+    rng, n_rows = np.random.default_rng(seed), problem.segment.n_rows
+    size = max(1, _CHUNK_NUMBERS // n_rows)
+    estimates, slopes = [], []
+    for start in range(0, n_replicates, size):
+        # The generator goes on row by row, so that the multipliers are the same in chunks of any size.
+        weights = weighting.resolve(rng.exponential(size=(min(size, n_replicates - start), n_rows)))
+        curves = problem.stage.curves(weights[np.isfinite(weights).all(axis=1)], outcome)
+        estimates.append(curves[0])
+        slopes.append(curves[1])
+    return np.concatenate(estimates), np.concatenate(slopes)

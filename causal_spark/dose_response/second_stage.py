@@ -27,8 +27,9 @@ _DEPENDENT = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class StageOptions:
-    """n_knots: of the spline, at equally spaced quantiles between the ends of the grid. bandwidth: of the local line,
-    in units of the treatment; None takes 1.06 standard deviations times the sample size to the power -1/5.
+    """n_knots: of the spline, at equally spaced quantiles between the ends of the grid; fewer where treatments
+    coincide. bandwidth: of the local line, in units of the treatment; None takes 1.06 standard deviations times the
+    sample size to the power -1/5.
     """
 
     n_knots: int = 5
@@ -160,23 +161,30 @@ def make_line(treatment: Floats, sample_weights: Floats, grid: Floats, options: 
 
 
 def make_spline(treatment: Floats, sample_weights: Floats, grid: Floats, options: StageOptions) -> BasisRegression:
-    """A natural cubic spline, linear beyond the ends of the grid.
+    """A natural cubic spline, linear beyond its outermost knots, which are the ends of the grid.
 
-    Raises `TreatmentSupportError` where quantiles of the treatment coincide so often that fewer than three knots stay.
+    Of few distinct treatments, each is a knot, and the curve goes through their means. Raises `TreatmentSupportError`
+    where fewer than three distinct treatments lie within the grid.
     """
     inside = (treatment >= grid[0]) & (treatment <= grid[-1])
-    shares = sample_weights * inside
-    wanted = np.linspace(0, 1, options.n_knots)
-    found = weighted_quantiles(treatment, shares / shares.sum(), wanted)
-    found[[0, -1]] = grid[[0, -1]]
-    centre, scale = _centre_and_scale(treatment, sample_weights)
-    knots = _distinct((found - centre) / scale)
-    if len(knots) < _LEAST_KNOTS:
+    values = _distinct(np.unique(treatment[inside])) if inside.any() else grid[:0]
+    if len(values) < _LEAST_KNOTS:
         raise TreatmentSupportError(
-            f"Only {len(knots)} of {options.n_knots} quantiles of the treatment differ, too few for a spline.",
-            "Use second_stage: line, or drop the rows with the commonest treatment.",
+            f"The treatment has too few distinct values for a spline: {len(values)} within the grid.",
+            "Use second_stage: line.",
         )
-    return _regression(partial(_natural_spline, knots=knots), treatment, sample_weights, grid)
+    if len(values) <= options.n_knots:
+        found = values
+    else:
+        shares = sample_weights * inside
+        found = weighted_quantiles(treatment, shares / shares.sum(), np.linspace(0, 1, options.n_knots))
+        found[[0, -1]] = grid[[0, -1]]
+        found = _distinct(found)
+    if len(found) < _LEAST_KNOTS:
+        # Most rows have one treatment: what is left of the others carries one bend and no more.
+        found = np.array([grid[0], np.median(values[1:-1]), grid[-1]])
+    centre, scale = _centre_and_scale(treatment, sample_weights)
+    return _regression(partial(_natural_spline, knots=(found - centre) / scale), treatment, sample_weights, grid)
 
 
 def make_local_linear(treatment: Floats, sample_weights: Floats, grid: Floats, options: StageOptions) -> LocalLinear:

@@ -118,6 +118,15 @@ def test_a_tenth_of_the_replicates_may_be_lost_and_no_more():
     assert raised.value.hint
 
 
+def test_replicates_a_few_at_a_time_are_replicates_at_once(monkeypatch):
+    at_once = balanced(7, n_replicates=31)
+    for numbers in (1, 200 * 7):
+        monkeypatch.setattr("causal_spark.dose_response.inference._CHUNK_NUMBERS", numbers)
+        few = balanced(7, n_replicates=31)
+        np.testing.assert_allclose(few.std_error, at_once.std_error, rtol=1e-9)
+        np.testing.assert_allclose(few.slope_std_error, at_once.slope_std_error, rtol=1e-9)
+
+
 def test_replicates_multiply_rows_by_exponential_variables():
     seen = []
     segment, outcome = sample(6)

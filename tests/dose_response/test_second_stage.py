@@ -179,22 +179,47 @@ def test_three_treatment_levels_give_their_means():
     np.testing.assert_allclose(found, means, atol=1e-10)
 
 
+@pytest.mark.parametrize("n_knots", [5, 8])
+@pytest.mark.parametrize("n_levels", [3, 5])
+def test_few_treatment_levels_are_the_knots_and_the_curve_goes_through_their_means(n_levels, n_knots):
+    rng = np.random.default_rng(12)
+    levels = np.cumsum(rng.uniform(0.5, 2, n_levels))
+    treatment = np.repeat(levels, rng.integers(2, 30, n_levels))
+    weights, outcome = random_weights(rng, 1, len(treatment)), rng.normal(size=len(treatment))
+    of_levels = [treatment == level for level in levels]
+    means = [np.average(outcome[rows], weights=weights[0, rows]) for rows in of_levels]
+    stage = made("spline", treatment, levels, n_knots=n_knots)
+    np.testing.assert_allclose(stage.curves(weights, outcome)[0][0], means, atol=1e-9)
+    assert stage.n_parameters == n_levels
+
+
+def test_nine_tenths_at_zero_leave_one_bend():
+    rng = np.random.default_rng(13)
+    treatment = np.r_[np.zeros(90), np.arange(1.0, 11.0)]
+    grid = np.linspace(0, 10, 11)
+    function, slope = natural_spline(np.array([0.0, 5.0, 10.0]), np.array([1.0, -2.0, 0.5]))
+    stage = made("spline", treatment, grid)
+    curves, slopes = stage.curves(random_weights(rng, 2, 100), function(treatment))
+    np.testing.assert_allclose(curves[0], function(grid), atol=1e-8)
+    np.testing.assert_allclose(slopes[0], slope(grid), atol=1e-7)
+
+
 @pytest.mark.parametrize(
-    ("treatment", "n_knots", "says"),
+    ("treatment", "grid"),
     [
-        (np.repeat([0.0, 1.0], [30, 10]), 4, "Only 2 of 4 quantiles"),
-        (np.r_[np.zeros(90), np.arange(1.0, 11.0)], 5, "Only 2 of 5 quantiles"),
-        (np.repeat([0.0, 1.0], 20), 3, "too few distinct values for 3 functions"),
-        (np.repeat(np.arange(5.0), 2), 8, "too few distinct values"),
+        (np.repeat([0.0, 1.0], [30, 10]), [0.0, 1.0]),
+        (np.repeat([0.0, 1.0], 20), [0.0, 1.0]),
+        (np.repeat([0.0, 1.0, 5.0], 20), [0.0, 2.0]),
+        (np.repeat([0.0, 1.0], 20), [0.2, 0.8]),
     ],
-    ids=["binary", "nine tenths at zero", "a knot between two values", "five values, eight knots"],
+    ids=["binary", "a quantile between two values", "two within the grid", "none within the grid"],
 )
-def test_too_few_distinct_treatments_for_a_spline_are_declined(treatment, n_knots, says):
-    grid = np.linspace(treatment.min(), treatment.max(), 10)
-    with pytest.raises(TreatmentSupportError, match=says) as raised:
-        made("spline", treatment, grid, n_knots=n_knots)
+def test_too_few_distinct_treatments_for_a_spline_are_declined(treatment, grid):
+    doses = np.linspace(*grid, 10)
+    with pytest.raises(TreatmentSupportError, match="too few distinct values") as raised:
+        made("spline", treatment, doses)
     assert "line" in raised.value.hint
-    made("line", treatment, grid)
+    made("line", treatment, doses)
 
 
 def test_only_the_line_is_called_one():
