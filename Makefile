@@ -6,6 +6,7 @@ BIN := .venv/bin
 # The job of `make run`; both can be replaced: make run CONFIG=my.yaml
 JOB := jobs/panel_effects.py
 CONFIG := conf/panel_effects.yaml
+CURVES := conf/response_curves.yaml
 
 export SPARK_CONF_DIR := $(CURDIR)/conf
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
@@ -29,6 +30,10 @@ help:  ## Print this help
 .PHONY: run
 run: .venv/installed-run  ## Estimate the effects of the example policies on local Spark (CONFIG=... for other data)
 	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) $(JOB) --config $(CONFIG)
+
+.PHONY: run-response-curves
+run-response-curves: .venv/installed-neural  ## The same for response curves, on a cohort of smokers (CURVES=... for other data)
+	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/response_curves.py --config $(CURVES)
 
 .PHONY: test
 test: .venv/installed-dev  ## Run all tests but those that start servers (ARGS=... for pytest)
@@ -104,9 +109,13 @@ clean:  ## Remove the virtual environments, builds and caches (never output/)
 	@$(WITH_JAVA) scripts/setup.sh spark,examples
 	@touch $@
 
+.venv/installed-neural: $(INPUTS)
+	@$(WITH_JAVA) scripts/setup.sh spark,examples,neural
+	@touch .venv/installed-run $@
+
 .venv/installed-dev: $(INPUTS)
 	@$(WITH_JAVA) scripts/setup.sh spark,examples,neural,dev
-	@touch .venv/installed-run $@
+	@touch .venv/installed-run .venv/installed-neural $@
 
 # The packages compared with want an older numpy than ours.
 .venv-bench/installed: benchmarks/requirements.txt | .venv/installed-run

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from causal_spark.panel_effects import PanelEffects
+    from causal_spark.response_curves import ResponseCurves
 
 __version__ = "0.1.0"
-__all__ = ["PanelEffects", "__version__"]
+__all__ = ["PanelEffects", "ResponseCurves", "__version__"]
+
+_MODULES = {"PanelEffects": "panel_effects", "ResponseCurves": "response_curves"}
 
 
 def __getattr__(name: str) -> object:
-    # Loaded on first use, so that the sciences can be imported without pyspark.
-    if name == "PanelEffects":
-        from causal_spark.panel_effects import PanelEffects
-
-        return PanelEffects
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Loaded on first use, so that the sciences can be imported without pyspark, and panels without torch.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "sklearn"):
+            raise ModuleNotFoundError(
+                f"{name} needs {error.name}: pip install 'causal_spark[neural]'.", name=error.name
+            ) from error
+        raise
+    return getattr(module, name)

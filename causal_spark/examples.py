@@ -1,14 +1,17 @@
-"""Real panels shared by tests, documents, notebooks and the example job.
+"""Real data shared by tests, documents, notebooks and the example job.
 
 The values are read from two installed packages and never copied into this one: ``synthdid-py`` (BSD-3) carries the
 panels of Arkhangelsky, Athey, Hirshberg, Imbens, Wager (AER 2021), ``causaldata`` (MIT) those of Cunningham, "Causal
-Inference: The Mixtape". Both come with ``pip install 'causal_spark[examples]'``.
+Inference: The Mixtape", and the cohort of Hernan, Robins, "Causal Inference: What If". Both come with
+``pip install 'causal_spark[examples]'``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
@@ -21,14 +24,10 @@ _INSTALL = "Run: pip install 'causal_spark[examples]'"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What an example table holds and which column plays which role when it is fitted."""
+    """What an example table holds, and which columns play which role when it is fitted (arguments of ``fit``)."""
 
     description: str
-    groups: tuple[str, ...]
-    unit: str
-    time: str
-    outcome: str
-    treatment: str
+    roles: Mapping[str, Any]
 
 
 EXAMPLES: dict[str, Example] = {
@@ -39,18 +38,39 @@ EXAMPLES: dict[str, Example] = {
             "Texas prison building (Black men in prison, treated from 1993). Placebos, whose true effect is zero: "
             "wages, hours and unemployment of US states (cps_placebo), GDP of 111 countries (pwt_placebo)."
         ),
-        groups=("source", "outcome_name"),
-        unit="unit",
-        time="year",
-        outcome="outcome",
-        treatment="treated",
+        roles=MappingProxyType(
+            {
+                "groups": ("source", "outcome_name"),
+                "unit": "unit",
+                "time": "year",
+                "outcome": "outcome",
+                "treatment": "treated",
+            }
+        ),
+    ),
+    "smoking": Example(
+        description=(
+            "1,629 smokers of the NHANES I follow-up study, interviewed in 1971 and again around 1982: cigarettes per "
+            "day at first, change of weight (kg) and systolic blood pressure (mm Hg) later, by sex and age."
+        ),
+        roles=MappingProxyType(
+            {
+                "groups": ("outcome_name", "sex", "age_band"),
+                "treatment": "cigarettes",
+                "outcome": "outcome",
+                "covariates": (
+                    *("age", "smoking_years", "weight", "height", "school_years", "income"),
+                    *("race", "marital", "exercise", "activity", "alcohol"),
+                ),
+            }
+        ),
     ),
 }
 """Name of every example, with its description and column roles."""
 
 
 def load_example(name: str) -> pd.DataFrame:
-    """Load an example as one long frame, sorted by group, unit and time; equal at every call.
+    """Load an example as one frame, its rows in an order of its own; equal at every call.
 
     ``policies``: 13,903 rows in 7 groups (``source``, ``outcome_name``), complete panels without missing outcomes;
     columns ``source``, ``outcome_name``, ``unit`` (string), ``year`` (int64), ``outcome`` (float64), ``treated``
@@ -78,8 +98,13 @@ def load_example(name: str) -> pd.DataFrame:
     which pulls estimates slightly towards zero. The file's ``post`` starts a year later, with the first full year, and
     its ``lag0`` dates Alaska and Arizona a year too early.
 
+    ``smoking``: 3,258 rows in 12 groups (``outcome_name``: weight_change or systolic_pressure; ``sex``: female, male;
+    ``age_band``: 25-39, 40-54, 55-74), a row per person and outcome; columns as in ``EXAMPLES["smoking"].roles``. All
+    covariates were asked in 1971; income is one of twelve brackets (11: below 1,000 dollars, 22: above 25,000). 63
+    weights, 77 pressures and 62 incomes are missing. The cohort of chapters 11 to 17 of Hernan, Robins.
+
     Sources: ``prop99``, ``cps_placebo``, ``pwt_placebo`` from synthdid-py (BSD-3); ``castle_doctrine``,
-    ``texas_prisons`` from causaldata (MIT).
+    ``texas_prisons``, ``smoking`` from causaldata (MIT).
 
     Raises:
         ConfigError: no example has this name, or a package or file that carries the data is not installed.
@@ -165,4 +190,48 @@ def _data_file(package: str, name: str, distribution: str | None = None) -> Path
     return path
 
 
-_LOADERS: dict[str, Callable[[], pd.DataFrame]] = {"policies": _policies}
+# Codes of the file; those with labels of their own are read as text.
+_SEX = {"0": "male", "1": "female"}
+_RACE = {"0": "white", "1": "black or other"}
+_EXERCISE = {"0": "much", "1": "moderate", "2": "little or none"}
+_ACTIVITY = {"0": "very active", "1": "moderately active", "2": "inactive"}
+_MARITAL = {2: "married", 3: "widowed", 4: "never married", 5: "divorced", 6: "separated", 8: "unknown"}
+_ALCOHOL = {
+    0: "almost every day",
+    1: "2 to 3 times a week",
+    2: "1 to 4 times a month",
+    3: "less than 12 times a year",
+    4: "none last year",
+    5: "unknown",
+}
+
+
+def _smoking() -> pd.DataFrame:
+    cohort = pd.read_stata(_data_file("causaldata", "nhefs/nhefs.dta"))
+    persons = pd.DataFrame(
+        {
+            "sex": cohort["sex"].astype(str).map(_SEX),
+            "age_band": pd.cut(cohort["age"], [24, 39, 54, 74], labels=["25-39", "40-54", "55-74"]).astype(str),
+            "person": cohort["seqn"].astype("int64"),
+            "cigarettes": cohort["smokeintensity"],
+            "age": cohort["age"],
+            "smoking_years": cohort["smokeyrs"],
+            "weight": cohort["wt71"],
+            "height": cohort["ht"],
+            "school_years": cohort["school"],
+            "income": cohort["income"],
+            "race": cohort["race"].astype(str).map(_RACE),
+            "marital": cohort["marital"].map(_MARITAL),
+            "exercise": cohort["exercise"].astype(str).map(_EXERCISE),
+            "activity": cohort["active"].astype(str).map(_ACTIVITY),
+            "alcohol": cohort["alcoholfreq"].map(_ALCOHOL),
+        }
+    )
+    outcomes = {"weight_change": cohort["wt82_71"], "systolic_pressure": cohort["sbp"]}
+    table = pd.concat([persons.assign(outcome=values).assign(outcome_name=name) for name, values in outcomes.items()])
+    first = ["outcome_name", "sex", "age_band", "person", "outcome"]
+    table = table[first + [name for name in persons if name not in first]]
+    return table.sort_values(first[:4], ignore_index=True)
+
+
+_LOADERS: dict[str, Callable[[], pd.DataFrame]] = {"policies": _policies, "smoking": _smoking}

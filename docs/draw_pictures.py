@@ -55,10 +55,8 @@ NUCLEAR_NORMS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
 def fit(table: pd.DataFrame, estimators: Sequence[str | dict[str, Any]]) -> Any:
     """Effects, cells and tuning path of California's panel."""
-    example = EXAMPLES["policies"]
-    return PanelEffects(estimators=list(estimators), variances=[], seed=SEED, cells="all").fit(
-        table, unit=example.unit, time=example.time, outcome=example.outcome, treatment=example.treatment
-    )
+    roles = {**EXAMPLES["policies"].roles, "groups": ()}
+    return PanelEffects(estimators=list(estimators), variances=[], seed=SEED, cells="all").fit(table, **roles)
 
 
 def draw_estimators(table: pd.DataFrame, path: Path) -> float:

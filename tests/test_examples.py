@@ -41,21 +41,18 @@ def two_way_coefficient(outcomes: pd.DataFrame, treated: pd.DataFrame) -> float:
 
 
 def test_table_is_sorted_complete_and_typed_as_its_roles_say(policies):
-    roles = EXAMPLES["policies"]
-    keys = [*roles.groups, roles.unit, roles.time]
-    assert list(policies.columns) == [*keys, roles.outcome, roles.treatment]
+    roles = EXAMPLES["policies"].roles
+    unit, time, outcome, treatment = (roles[name] for name in ("unit", "time", "outcome", "treatment"))
+    keys = [*roles["groups"], unit, time]
+    assert list(policies.columns) == [*keys, outcome, treatment]
     assert list(policies.index) == list(range(13_903))
     assert policies.equals(policies.sort_values(keys, ignore_index=True))
     assert not policies.duplicated(keys).any()
     assert not policies.isna().any().any()
-    assert np.isfinite(policies[roles.outcome]).all()
-    assert set(policies[roles.treatment]) == {0, 1}
-    assert policies.dtypes[[roles.time, roles.outcome, roles.treatment]].astype(str).tolist() == [
-        "int64",
-        "float64",
-        "int64",
-    ]
-    assert all(policies[name].map(type).eq(str).all() for name in [*roles.groups, roles.unit])
+    assert np.isfinite(policies[outcome]).all()
+    assert set(policies[treatment]) == {0, 1}
+    assert policies.dtypes[[time, outcome, treatment]].astype(str).tolist() == ["int64", "float64", "int64"]
+    assert all(policies[name].map(type).eq(str).all() for name in [*roles["groups"], unit])
     assert policies.equals(load_example("policies"))
 
 
@@ -119,7 +116,7 @@ def test_texas_prisons_hold_the_published_numbers(policies):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("polices", "Did you mean 'policies'?"), ("zzz", "Known: policies."), ("", "Known: policies.")],
+    [("polices", "Did you mean 'policies'?"), ("zzz", "Known: policies, smoking."), ("", "Known: policies, smoking.")],
 )
 def test_unknown_example_is_refused_with_a_remedy(name, hint):
     with pytest.raises(ConfigError, match=f"no example named '{name}'") as caught:

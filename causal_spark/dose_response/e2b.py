@@ -35,6 +35,8 @@ _LESS_WITH_ROWS = 0.2
 #: Larger segments are trained on so many pieces at most, of so many rows.
 _PIECE_ROWS = 2048
 _MOST_PIECES = 16
+#: Of a moment of variance one so much of a miss is left, small beside what chance does to it.
+_RIDGE = 0.01
 #: Share of the variance of what is balanced again that must not be in the rest of it.
 _LEAST_NEW = 0.01
 
@@ -90,9 +92,27 @@ def e2b(problem: CurveProblem, options: E2bOptions, seed: int) -> Weighting:
 
     From 4,096 rows on the network is trained on up to 16 random pieces of 2,048 rows and applied to all.
     """
-    if options.weights == "network" and problem.segment.n_rows >= 2 * _PIECE_ROWS:
+    if options.weights == "network" and trained_rows(problem.segment.n_rows) < problem.segment.n_rows:
         return _from_pieces(problem, options, seed)
     return e2b_stacked([problem], options, [seed])[0]
+
+
+def trained_rows(n_rows: int) -> int:
+    """Rows of a segment that its network is trained on."""
+    return n_rows if n_rows < 2 * _PIECE_ROWS else _PIECE_ROWS * min(n_rows // _PIECE_ROWS, _MOST_PIECES)
+
+
+def stack_shape(problem: CurveProblem, options: E2bOptions) -> tuple[object, ...] | None:
+    """Problems of one shape can be trained side by side; None where the network is trained on pieces."""
+    n_rows = problem.segment.n_rows
+    if options.weights == "network" and trained_rows(n_rows) < n_rows:
+        return None
+    return _shape(problem)
+
+
+def _shape(problem: CurveProblem) -> tuple[object, ...]:
+    stage = problem.stage
+    return type(stage), stage.n_parameters, problem.is_line, len(problem.grid), problem.segment.n_covariates
 
 
 def e2b_stacked(
@@ -109,8 +129,7 @@ def e2b_stacked(
     problems: of one kind of second stage, with grids of one size and the same number of covariates; shorter segments
     are padded. seeds: one each. Raises `ShapeError` where the problems cannot be stacked.
     """
-    shapes = {(type(one.stage), one.is_line, len(one.grid), one.segment.n_covariates) for one in problems}
-    if len(shapes) != 1:
+    if len({_shape(one) for one in problems}) != 1:
         raise ShapeError("Segments differ in second stage, grid or number of covariates.", "Train them apart.")
     responses = [
         make_responses(one.segment, one.grid, one.is_line, options.responses, seed)
@@ -304,4 +323,5 @@ def _resolved(segment: Segment, assignment: Floats, weights: Floats, multipliers
     rows = normalised(segment.sample_weights * multipliers)
     with np.errstate(divide="ignore"):
         log_base = np.log(weights) + np.log(multipliers)
-    return decorrelate(log_base, rows, treatment[:, None], others, left=weights @ moments).or_nan
+    # Of rare categories some replicates have no row to balance with.
+    return decorrelate(log_base, rows, treatment[:, None], others, left=weights @ moments, ridge=_RIDGE).or_nan

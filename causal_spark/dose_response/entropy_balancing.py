@@ -33,45 +33,49 @@ class Balanced:
         return np.where(self.converged[:, None], self.weights, np.nan)
 
 
-def balance(log_base: Floats, moments: Floats, targets: Floats, ridge: Floats | None = None) -> Balanced:
+def balance(log_base: Floats, moments: Floats, targets: Floats, ridge: float = 0.0) -> Balanced:
     """Weights proportional to ``exp(log_base + moments @ multipliers)`` with ``weights @ moments = targets``.
 
     log_base: (n_replicates, n_rows). moments: (n_rows, n_moments) of about unit scale. targets: (n_replicates,
-    n_moments). ridge: (n_moments,); a moment may miss its target by its ridge times its multiplier, None by nothing.
+    n_moments). ridge: a moment may miss its target by the ridge times its multiplier.
     Damped Newton steps on the dual (Hainmueller 2012, eq. 8; Zhao, Percival 2017 for the ridge), all replicates side
-    by side. Where no weights meet the targets a replicate does not converge.
+    by side. Where no weights meet the targets a replicate does not converge; with a ridge there always are some.
     """
-    penalty = np.zeros(moments.shape[1]) if ridge is None else ridge
     n_replicates, n_rows = log_base.shape
     weights, converged = np.empty_like(log_base), np.zeros(n_replicates, dtype=bool)
     size = max(1, _CHUNK_NUMBERS // (3 * n_rows + moments.shape[1] ** 2))
     for start in range(0, n_replicates, size):
         part = slice(start, start + size)
-        weights[part], converged[part] = _newton(log_base[part], moments, targets[part], penalty)
+        weights[part], converged[part] = _newton(log_base[part], moments, targets[part], ridge)
     return Balanced(weights, converged)
 
 
 def decorrelate(
-    log_base: Floats, rows: Floats, of_treatment: Floats, of_covariates: Floats, left: Floats | float = 0.0
+    log_base: Floats,
+    rows: Floats,
+    of_treatment: Floats,
+    of_covariates: Floats,
+    left: Floats | float = 0.0,
+    ridge: float = 0.0,
 ) -> Balanced:
     """Weights with the means that functions of treatment and covariates have under ``rows``, and the first function of
     the treatment uncorrelated with each of the covariates'.
 
     log_base, rows: (n_replicates, n_rows). of_treatment, of_covariates: (n_rows, n_functions) each. left: (n_moments,)
-    imbalance that is to stay, of the treatment's functions, the covariates', and their products.
+    imbalance that is to stay, of the treatment's functions, the covariates', and their products. ridge: see `balance`.
     """
     margins = np.concatenate([of_treatment, of_covariates], axis=1)
     means = rows @ margins
     products = means[:, :1] * means[:, of_treatment.shape[1] :]
     targets = np.concatenate([means, products], axis=1) + left
-    return balance(log_base, np.concatenate([margins, of_treatment[:, :1] * of_covariates], axis=1), targets)
+    return balance(log_base, np.concatenate([margins, of_treatment[:, :1] * of_covariates], axis=1), targets, ridge)
 
 
-def _newton(log_base: Floats, moments: Floats, targets: Floats, penalty: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _newton(log_base: Floats, moments: Floats, targets: Floats, ridge: float) -> tuple[Floats, NDArray[np.bool_]]:
     n_replicates, n_moments = targets.shape
     multipliers = np.zeros((n_replicates, n_moments))
-    value, weights = _dual(log_base, moments, targets, penalty, multipliers)
-    gradient = weights @ moments - targets + penalty * multipliers
+    value, weights = _dual(log_base, moments, targets, ridge, multipliers)
+    gradient = weights @ moments - targets + ridge * multipliers
     damping = np.full(n_replicates, _FIRST_DAMPING)
     for _ in range(_MAX_STEPS):
         active = np.flatnonzero(np.abs(gradient).max(axis=1) > TOLERANCE)
@@ -79,20 +83,20 @@ def _newton(log_base: Floats, moments: Floats, targets: Floats, penalty: Floats)
             break
         hessian = _covariances(weights[active], moments)
         diagonal = np.arange(n_moments)
-        hessian[:, diagonal, diagonal] += penalty + damping[active, None]
+        hessian[:, diagonal, diagonal] += ridge + damping[active, None]
         step = np.linalg.solve(hessian, gradient[active][:, :, None])[:, :, 0]
         tried = multipliers[active] - step
-        found, tilted = _dual(log_base[active], moments, targets[active], penalty, tried)
+        found, tilted = _dual(log_base[active], moments, targets[active], ridge, tried)
         better = found <= value[active] + _ROUNDING * np.abs(value[active])
         damping[active] = np.maximum(damping[active] * np.where(better, _DAMPING_DOWN, _DAMPING_UP), _DAMPING_FLOOR)
         took = active[better]
         multipliers[took], value[took], weights[took] = tried[better], found[better], tilted[better]
-        gradient[took] = weights[took] @ moments - targets[took] + penalty * multipliers[took]
+        gradient[took] = weights[took] @ moments - targets[took] + ridge * multipliers[took]
     return weights, np.abs(gradient).max(axis=1) <= TOLERANCE
 
 
 def _dual(
-    log_base: Floats, moments: Floats, targets: Floats, penalty: Floats, multipliers: Floats
+    log_base: Floats, moments: Floats, targets: Floats, ridge: float, multipliers: Floats
 ) -> tuple[Floats, Floats]:
     """(n_replicates,) values of the dual, to be minimised, and (n_replicates, n_rows) weights."""
     log_weights = log_base + multipliers @ moments.T
@@ -100,7 +104,7 @@ def _dual(
     weights = np.exp(log_weights - highest)
     total = weights.sum(axis=1, keepdims=True)
     value = (highest + np.log(total))[:, 0] - np.sum(multipliers * targets, axis=1)
-    return value + multipliers**2 @ penalty / 2, weights / total
+    return value + ridge * np.sum(multipliers**2, axis=1) / 2, weights / total
 
 
 def _covariances(weights: Floats, moments: Floats) -> Floats:

@@ -12,14 +12,14 @@ from causal_spark.errors import SolverError, TooFewEffectiveRowsError
 #: Share of replicates that may fail to balance.
 _MOST_LOST = 0.1
 #: Multipliers of rows held at once.
-_CHUNK_NUMBERS = 4_000_000
+CHUNK_NUMBERS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
     """A response curve on its grid. estimate, slope, std_error, slope_std_error: (n_grid,) each.
 
-    n_replicates: behind the standard errors.
+    n_replicates: behind the standard errors, which are NaN without any; failure says why there are none.
     """
 
     estimate: Floats
@@ -27,6 +27,7 @@ class Curve:
     std_error: Floats
     slope_std_error: Floats
     n_replicates: int
+    failure: SolverError | None = None
 
 
 def estimate_curve(
@@ -40,8 +41,8 @@ def estimate_curve(
     """The curve of an outcome (n_rows,) under given weights, with standard errors.
 
     Each replicate multiplies the rows by exponential variables of mean one, lets the weighting do again what it does
-    again (`Weighting.resolve`), and fits the second stage. Raises `TooFewEffectiveRowsError` below ``least_effective``
-    rows, `SolverError` where more than a tenth of the replicates cannot be balanced.
+    again (`Weighting.resolve`), and fits the second stage. Where more than a tenth of the replicates cannot be
+    balanced there are no standard errors. Raises `TooFewEffectiveRowsError` below ``least_effective`` rows.
     """
     effective = weighting.effective_sample_size
     if effective < least_effective:
@@ -51,23 +52,24 @@ def estimate_curve(
             "Covariates and treatment overlap too little: use fewer covariates, a narrower range of the treatment, "
             "or larger segments.",
         )
-    estimate, slope = problem.stage.curves(weighting.weights[None, :], outcome)
-    estimates, slopes = _replicates(problem, weighting, outcome, n_replicates, seed)
-    n_lost = n_replicates - len(estimates)
-    if n_lost > _MOST_LOST * n_replicates:
-        raise SolverError(
-            f"{n_lost} of {n_replicates} bootstrap replicates could not be balanced.",
-            "Use fewer covariates or larger segments.",
-        )
-    return Curve(estimate[0], slope[0], estimates.std(axis=0, ddof=1), slopes.std(axis=0, ddof=1), len(estimates))
+    estimate, slope = (found[0] for found in problem.stage.curves(weighting.weights[None, :], outcome))
+    try:
+        estimates, slopes = _replicates(problem, weighting, outcome, n_replicates, seed)
+    except SolverError as error:
+        unknown = np.full(len(estimate), np.nan)
+        return Curve(estimate, slope, unknown, unknown, 0, error)
+    return Curve(estimate, slope, estimates.std(axis=0, ddof=1), slopes.std(axis=0, ddof=1), len(estimates))
 
 
 def _replicates(
     problem: CurveProblem, weighting: Weighting, outcome: Floats, n_replicates: int, seed: int
 ) -> tuple[Floats, Floats]:
-    """(n_usable, n_grid) curves and slopes of the replicates that can be balanced, a few replicates at a time."""
+    """(n_usable, n_grid) curves and slopes of the replicates that can be balanced, a few replicates at a time.
+
+    Raises `SolverError` where too few of them can.
+    """
     rng, n_rows = np.random.default_rng(seed), problem.segment.n_rows
-    size = max(1, _CHUNK_NUMBERS // n_rows)
+    size = max(1, CHUNK_NUMBERS // n_rows)
     estimates, slopes = [], []
     for start in range(0, n_replicates, size):
         # The generator goes on row by row, so that the multipliers are the same in chunks of any size.
@@ -75,4 +77,10 @@ def _replicates(
         curves = problem.stage.curves(weights[np.isfinite(weights).all(axis=1)], outcome)
         estimates.append(curves[0])
         slopes.append(curves[1])
+    n_lost = n_replicates - sum(map(len, estimates))
+    if n_lost > _MOST_LOST * n_replicates:
+        raise SolverError(
+            f"{n_lost} of {n_replicates} bootstrap replicates could not be balanced.",
+            "Use fewer covariates or larger segments.",
+        )
     return np.concatenate(estimates), np.concatenate(slopes)

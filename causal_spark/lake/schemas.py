@@ -11,7 +11,8 @@ from causal_spark.errors import InputError
 #: counts its rows as things that went wrong must look at ``kind``. 3: ``panel_effects`` ends in three more columns,
 #: NULL in rows of older runs, and ``tuning`` may be block: whoever reads columns by position, or knows all the ways of
 #: tuning, must look. 4: ``panel_variances`` ends in one more column, and ``panel_cells.std_error`` may be filled.
-CONTRACT_VERSION = 4
+#: 5: ``response_curves`` and ``balance``.
+CONTRACT_VERSION = 5
 
 #: Types every reader of protocol version 1 understands.
 TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN", "DATE", "TIMESTAMP", "DOUBLE")
@@ -88,6 +89,10 @@ def _share(name: str, comment: str) -> Column:
     return Column(name, "DOUBLE", comment, check=f"{name} IS NULL OR ({name} >= 0 AND {name} <= 1)")
 
 
+def _correlation(name: str, comment: str) -> Column:
+    return Column(name, "DOUBLE", comment, check=f"{name} IS NULL OR ({name} >= -1 AND {name} <= 1)")
+
+
 def _penalty(name: str, comment: str) -> Column:
     # NaN sorts above every number in Spark, so "not NaN" has to be said apart from "not negative".
     return Column(name, "DOUBLE", comment, check=f"{name} IS NULL OR ({name} >= 0 AND NOT isnan({name}))")
@@ -100,6 +105,9 @@ def _count(name: str, comment: str) -> Column:
 RUN_ID = _text("run_id", "Attempt that wrote the row; visible when it is the newest succeeded one of its run_key.")
 GROUP_ID = _text("group_id", "Canonical, type-tagged JSON of the group key.")
 
+_CONF_LEVEL = Column(
+    "conf_level", "DOUBLE", "Confidence level of the interval.", True, "conf_level > 0 AND conf_level < 1"
+)
 _ESTIMATOR = _text("estimator", "Name of the point estimator, as in the configuration.")
 _PENALTIES = (
     _penalty("lambda_time", "Decay of time weights per period; NULL where the estimator has none."),
@@ -208,7 +216,7 @@ PANEL_VARIANCES = TableSchema(
         ),
         _number("statistic", "Estimate over standard error."),
         _share("p_value", "Two-sided p-value of no effect."),
-        Column("conf_level", "DOUBLE", "Confidence level of the interval.", True, "conf_level > 0 AND conf_level < 1"),
+        _CONF_LEVEL,
         *_INTERVAL,
         _count("n_replicates", "Replicates behind the standard error; 0 where not estimable."),
         # New columns come last: Delta adds them to tables that are there already.
@@ -273,6 +281,35 @@ TUNING_PATH = TableSchema(
     ),
 )
 
+RESPONSE_CURVES = TableSchema(
+    "response_curves",
+    "group, estimator, dose",
+    (
+        _ESTIMATOR,
+        _number("dose", "Level of the treatment, in its units.", required=True),
+        _number("estimate", "Mean outcome had every row of the group received the dose.", required=True),
+        _number("slope", "Change of the estimate per unit of the dose.", required=True),
+        _positive("std_error", "Standard error of the estimate; NULL: not estimable, see failures."),
+        _positive("slope_std_error", "Standard error of the slope; NULL: not estimable, see failures."),
+        *_INTERVAL,
+        _CONF_LEVEL,
+        _count("n_replicates", "Bootstrap replicates behind the standard errors; 0 where not estimable."),
+    ),
+)
+
+BALANCE = TableSchema(
+    "balance",
+    "group, estimator, covariate, moment",
+    (
+        _ESTIMATOR,
+        _text("covariate", "Covariate, or a level of it: name=level; name=(missing) marks where it is missing."),
+        _text("moment", "Its values, or their squared distances from the mean.", one_of=("mean", "square")),
+        _correlation("correlation_before", "Correlation with the treatment under the sample weights."),
+        _correlation("correlation_after", "Correlation with the treatment under the balancing weights."),
+        _positive("effective_sample_size", "Kish's, of the balancing weights of the group.", required=True),
+    ),
+)
+
 TABLES = {
     table.name: table
     for table in (
@@ -284,6 +321,8 @@ TABLES = {
         PANEL_CELLS,
         PANEL_WEIGHTS,
         TUNING_PATH,
+        RESPONSE_CURVES,
+        BALANCE,
     )
 }
 

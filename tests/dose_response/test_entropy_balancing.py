@@ -95,7 +95,7 @@ def test_rows_that_count_double_are_rows_that_occur_twice():
 def test_a_ridge_trades_each_miss_for_its_multiplier():
     """log(w / base) is linear in the moments, and each moment misses its target by -ridge times its multiplier."""
     log_base, moments, targets = feasible(3, 60, 4, seed=5)
-    ridge = np.array([0.0, 0.1, 1.0, 0.01])
+    ridge = 0.3
     found = balance(log_base, moments, targets + 0.3, ridge)
     assert found.converged.all()
     design = np.column_stack([np.ones(60), moments])
@@ -105,13 +105,13 @@ def test_a_ridge_trades_each_miss_for_its_multiplier():
         np.testing.assert_allclose(design @ solution, tilt, atol=1e-9)
         missed = found.weights[r] @ moments - targets[r] - 0.3
         np.testing.assert_allclose(missed, -ridge * solution[1:], atol=1e-7)
-        assert np.abs(missed[2]) > 0.01
+        assert np.abs(missed).min() > 1e-4
 
 
 def test_a_ridge_makes_targets_possible_that_no_weights_meet():
     moments = np.linspace(-1, 1, 20)[:, None]
     assert not balance(np.zeros((1, 20)), moments, np.array([[1.5]])).converged[0]
-    assert balance(np.zeros((1, 20)), moments, np.array([[1.5]]), np.array([0.1])).converged[0]
+    assert balance(np.zeros((1, 20)), moments, np.array([[1.5]]), 0.1).converged[0]
 
 
 @pytest.mark.parametrize("target", [1.0001, 1.5, 100.0, -3.0])
