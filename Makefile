@@ -82,6 +82,7 @@ study-prop99: .venv/installed-dev .venv-bench/installed  ## Standard errors on P
 .PHONY: pictures
 pictures: .venv/installed-dev  ## Draw the pictures of docs/ anew
 	$(BIN)/python docs/draw_pictures.py
+	$(BIN)/python docs/draw_response_curves.py
 
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types

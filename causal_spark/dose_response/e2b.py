@@ -19,13 +19,15 @@ from torch import Tensor
 from causal_spark.dose_response.entropy_balancing import decorrelate
 from causal_spark.dose_response.expected_loss import StackedResponses, expected_losses, stack_responses
 from causal_spark.dose_response.moments import independent, ranks
-from causal_spark.dose_response.responses import CLIP, ResponseOptions, Responses, make_responses
+from causal_spark.dose_response.responses import CLIP, Link, ResponseOptions, Responses, make_responses
+from causal_spark.dose_response.sampled_loss import DrawnResponses, draw_responses, sampled_losses
 from causal_spark.dose_response.types import CurveProblem, Floats, Notice, Segment, Weighting, normalised
 from causal_spark.errors import ShapeError, SolverError
 from causal_spark.neural.stacked import apply_stacked, stacked_layers
 from causal_spark.neural.training import Trained, TrainingOptions, train
 
 Parameters = Literal["network", "free"]
+Loss = Literal["exact", "sampled"]
 #: Noise starts at so many doublings of the option's and is halved as long as enough rows stay effective.
 _N_LEVELS = 7
 _LEVEL_STEPS = 60
@@ -37,49 +39,59 @@ _PIECE_ROWS = 2048
 _MOST_PIECES = 16
 #: Of a moment of variance one so much of a miss is left, small beside what chance does to it.
 _RIDGE = 0.01
+#: Drawn responses by which sampled losses are judged; none of them is trained on.
+_N_JUDGES = 256
+_TRAINING, _JUDGING = 0, 1
 #: Share of the variance of what is balanced again that must not be in the rest of it.
 _LEAST_NEW = 0.01
+#: Names of options, whether a value is allowed, and what to say where it is not.
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("hidden", "n_draws", "n_waves", "max_steps"), lambda value: value >= 1, "a positive number"),
+    (("least_effective", "by_treatment"), lambda value: 0 <= value <= 1, "a share, between 0 and 1"),
+    (("spread", "curvature"), lambda value: 0 <= value < np.inf, "a variance"),
+    (("noise", "learning_rate"), lambda value: 0 < value < np.inf, "a positive number"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class E2bOptions:
     """weights: given by a network, or free (a parameter per row). hidden: units of both hidden layers.
     least_effective: share of 500 rows that stay effective at least; of n rows, times (500 / n) to the power .2.
-    spread, by_treatment, curvature, noise, n_waves: of the made-up responses, see `ResponseOptions`.
+    loss: expected, in closed form (exact), or the mean over n_draws drawn responses, new in every step (sampled).
+    spread, by_treatment, curvature, noise, n_waves, link: of the made-up responses, see `ResponseOptions`. A logistic
+    link is for outcomes between zero and one, such as binary ones; it needs sampled losses.
     learning_rate, max_steps: of the last stretch of training, see `TrainingOptions`.
     """
 
     weights: Parameters = "network"
     hidden: int = 32
     least_effective: float = 0.45
+    loss: Loss = "exact"
+    n_draws: int = 64
     spread: float = 1.0
     by_treatment: float = 0.2
     curvature: float = 1.0
     noise: float = 0.5
     n_waves: int = 64
+    link: Link = "identity"
     learning_rate: float = 0.02
     max_steps: int = 3000
 
     def __post_init__(self) -> None:
-        if self.weights not in get_args(Parameters):
-            raise ValueError(f"weights is {self.weights!r}; it is one of {', '.join(get_args(Parameters))}")
-        for name in ("hidden", "n_waves", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a positive number")
-        for name in ("least_effective", "by_treatment"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, between 0 and 1")
-        for name in ("spread", "curvature"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a variance")
-        for name in ("noise", "learning_rate"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a positive number")
+        for name, allowed in (("weights", Parameters), ("loss", Loss), ("link", Link)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(get_args(allowed))}")
+        for names, is_allowed, says in _RANGES:
+            for name in names:
+                if not is_allowed(getattr(self, name)):
+                    raise ValueError(f"{name} is {getattr(self, name)}; it is {says}")
+        if self.link != "identity" and self.loss == "exact":
+            raise ValueError(f"link: {self.link} has no expected loss in closed form; it needs loss: sampled")
 
     @property
     def responses(self) -> ResponseOptions:
         """What `make_responses` takes."""
-        return ResponseOptions(self.spread, self.by_treatment, self.curvature, self.noise, self.n_waves)
+        return ResponseOptions(self.spread, self.by_treatment, self.curvature, self.noise, self.n_waves, self.link)
 
     @property
     def training(self) -> TrainingOptions:
@@ -137,7 +149,7 @@ def e2b_stacked(
     ]
     inputs = [_network_inputs(one.segment) for one in problems]
     floors = [least_effective(one.segment, options) for one in problems]
-    program = _Program.of(problems, responses, inputs, floors, dtype, device)
+    program = _Program.of(problems, responses, inputs, floors, [(seed,) for seed in seeds], dtype, device)
     model = _free_weights(program) if options.weights == "free" else _network(program, options, seeds)
     trained = _train(program, model, torch.arange(len(problems), device=program.log_rows.device), options)
     with torch.no_grad():
@@ -159,7 +171,8 @@ def _from_pieces(problem: CurveProblem, options: E2bOptions, seed: int) -> Weigh
     responses = [make_responses(one.segment, one.grid, one.is_line, chosen, seed) for one in pieces]
     inputs = _network_inputs(segment)
     floor = least_effective(segment, options) / segment.n_rows * _PIECE_ROWS
-    program = _Program.of(pieces, responses, list(inputs[rows]), [floor] * n_pieces, torch.float64, None)
+    of_pieces = [(seed, piece) for piece in range(n_pieces)]
+    program = _Program.of(pieces, responses, list(inputs[rows]), [floor] * n_pieces, of_pieces, torch.float64, None)
     owners = torch.zeros(n_pieces, dtype=torch.long)
     trained = _train(program, _network(program, options, [seed], owners), owners, options)
     with torch.no_grad():
@@ -185,13 +198,15 @@ class _Program:
     """Problems side by side.
 
     log_rows: (n_problems, n_rows) logarithms of sample weights, minus infinity in the padding. inputs: (n_problems,
-    n_rows, n_inputs) of the network. floors: (n_problems,) rows that are to stay effective.
+    n_rows, n_inputs) of the network. floors: (n_problems,) rows that are to stay effective. seeds: of each problem's
+    drawn responses.
     """
 
     stacked: StackedResponses
     log_rows: Tensor
     inputs: Tensor
     floors: Tensor
+    seeds: Sequence[tuple[int, ...]]
 
     @classmethod
     def of(
@@ -200,6 +215,7 @@ class _Program:
         responses: Sequence[Responses],
         inputs: Sequence[Floats],
         floors: Sequence[float],
+        seeds: Sequence[tuple[int, ...]],
         dtype: torch.dtype,
         device: torch.device | None,
     ) -> _Program:
@@ -216,7 +232,14 @@ class _Program:
             torch.tensor(log_rows, dtype=dtype, device=device),
             torch.tensor(padded, dtype=dtype, device=device),
             torch.tensor(floors, dtype=dtype, device=device),
+            seeds,
         )
+
+    def drawn(self, link: Link, n_draws: int, *occasion: int) -> DrawnResponses:
+        """Responses of one occasion, independent of those of any other."""
+        seeds = [(*one, *occasion) for one in self.seeds]
+        with torch.no_grad():
+            return draw_responses(self.stacked, torch.softmax(self.log_rows, 1), link, n_draws, seeds)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,18 +281,32 @@ def _train(program: _Program, model: _Model, owners: Tensor, options: E2bOptions
     def by_model(values: Tensor) -> Tensor:
         return torch.zeros(n_models, dtype=values.dtype, device=values.device).index_add(0, owners, values) / counts
 
-    def losses(noise: Tensor, current: Sequence[Tensor]) -> Tensor:
-        bias, variance = expected_losses(model.weights(current), program.stacked)
+    def total(noise: Tensor, bias: Tensor, variance: Tensor) -> Tensor:
         # The logarithm makes steps alike whatever the scale of the loss.
         return torch.log(by_model(bias + noise[owners] * variance))
+
+    def exact(noise: Tensor, current: Sequence[Tensor]) -> Tensor:
+        return total(noise, *expected_losses(model.weights(current), program.stacked))
+
+    def sampled(by: DrawnResponses, noise: Tensor, current: Sequence[Tensor]) -> Tensor:
+        return total(noise, *sampled_losses(model.weights(current), program.stacked, by))
+
+    def in_step(noise: Tensor, current: Sequence[Tensor], step: int) -> Tensor:
+        return sampled(program.drawn(options.link, options.n_draws, _TRAINING, step), noise, current)
 
     def is_effective(current: Sequence[Tensor]) -> Tensor:
         with torch.no_grad():
             return by_model(1 / model.weights(current).square().sum(1) / program.floors) >= 1
 
+    def trained_at(noise: Tensor, start: list[Tensor], how: TrainingOptions) -> Trained:
+        if judges is None:
+            return train(partial(exact, noise), start, how)
+        return train(partial(sampled, judges, noise), start, how, partial(in_step, noise))
+
+    judges = program.drawn(options.link, _N_JUDGES, _JUDGING) if options.loss == "sampled" else None
     wanted = by_model(program.stacked.noise)
-    noise, parameters = _lowest_noise(losses, is_effective, model.parameters, wanted, options.training)
-    trained = train(partial(losses, noise), parameters, options.training)
+    noise, parameters = _lowest_noise(trained_at, is_effective, model.parameters, wanted, options.training)
+    trained = trained_at(noise, parameters, options.training)
     if not torch.isfinite(trained.losses).all():
         raise SolverError("The loss of e2b is not finite.", "Look for extreme treatments or covariates.")
     return trained
@@ -282,7 +319,7 @@ def least_effective(segment: Segment, options: E2bOptions) -> float:
 
 
 def _lowest_noise(
-    losses: Callable[[Tensor, Sequence[Tensor]], Tensor],
+    trained_at: Callable[[Tensor, list[Tensor], TrainingOptions], Trained],
     is_effective: Callable[[Sequence[Tensor]], Tensor],
     parameters: list[Tensor],
     noise: Tensor,
@@ -297,7 +334,7 @@ def _lowest_noise(
     falling = torch.ones_like(noise, dtype=torch.bool)
     brief = replace(options, max_steps=_LEVEL_STEPS, patience=_LEVEL_STEPS)
     for _ in range(_N_LEVELS):
-        found = train(partial(losses, level), parameters, brief).parameters
+        found = trained_at(level, parameters, brief).parameters
         enough = is_effective(found)
         taken = falling & enough
         parameters = [

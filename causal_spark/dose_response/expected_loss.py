@@ -6,7 +6,7 @@ grid of E[(S y - m)^2] is a quadratic in S. With K = Phi Phi' for random functio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -30,6 +30,7 @@ class StackedResponses:
 
     confounding: Tensor
     modulation: Tensor
+    modulation_at_grid: Tensor
     average: Tensor
     average_at_grid: Tensor
     noise: Tensor
@@ -62,6 +63,7 @@ def stack_responses(
     return StackedResponses(
         confounding=rows([one.confounding for one in responses]),
         modulation=rows([one.modulation for one in responses]),
+        modulation_at_grid=whole([one.modulation_at_grid for one in responses]),
         average=rows([one.average for one in responses]),
         average_at_grid=whole([one.average_at_grid for one in responses]),
         noise=torch.tensor([one.noise for one in responses], dtype=dtype, device=device),
@@ -80,23 +82,28 @@ def expected_losses(weights: Tensor, given: StackedResponses) -> tuple[Tensor, T
 
     weights: (n_segments, n_rows), each summing to one.
     """
-    if len(given.basis):
-        weighted = given.basis * weights[:, :, None]
-        gram = weighted.transpose(1, 2) @ given.basis
-        # Rows of this stand for the grid: the mean over it of a squared length is the squared length here.
-        coefficients = torch.linalg.solve(gram, weighted.transpose(1, 2))
-        smoother = given.half @ coefficients
-        curves = given.at_grid @ (coefficients @ given.average)
-    else:
-        local = given.kernel * weights[:, None, :]
-        s0, s1 = local.sum(2, keepdim=True), (local * given.distance).sum(2, keepdim=True)
-        s2 = (local * given.distance**2).sum(2, keepdim=True)
-        rows = local * (s2 - s1 * given.distance) / (s0 * s2 - s1**2)
-        smoother = rows / np.sqrt(rows.shape[1])
-        curves = rows @ given.average
+    smoother, curves_of = smoothers(weights, given)
     n_segments, _, n_rows = smoother.shape
     modulated = smoother[:, :, None, :] * given.modulation.transpose(1, 2)[:, None, :, :]
     confounded = modulated.reshape(n_segments, -1, n_rows) @ given.confounding
-    missed = curves - given.average_at_grid
+    missed = curves_of(given.average) - given.average_at_grid
     bias = confounded.square().sum((1, 2)) + missed.square().sum(2).mean(1)
     return bias, smoother.square().sum((1, 2))
+
+
+def smoothers(weights: Tensor, given: StackedResponses) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The second stages under weights: what takes outcomes to curves, in two forms.
+
+    First (n_segments, n_any, n_rows) whose product with outcomes has the squared length of the curve, averaged over the
+    grid; then (n_segments, n_rows, n_outcomes) outcomes -> (n_segments, n_grid, n_outcomes) curves.
+    """
+    if len(given.basis):
+        weighted = given.basis * weights[:, :, None]
+        gram = weighted.transpose(1, 2) @ given.basis
+        coefficients = torch.linalg.solve(gram, weighted.transpose(1, 2))
+        return given.half @ coefficients, lambda outcomes: given.at_grid @ (coefficients @ outcomes)
+    local = given.kernel * weights[:, None, :]
+    s0, s1 = local.sum(2, keepdim=True), (local * given.distance).sum(2, keepdim=True)
+    s2 = (local * given.distance**2).sum(2, keepdim=True)
+    rows = local * (s2 - s1 * given.distance) / (s0 * s2 - s1**2)
+    return rows / np.sqrt(rows.shape[1]), lambda outcomes: rows @ outcomes

@@ -12,6 +12,7 @@ variance of their own: those drawn without a look at the assignment are hardly c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from causal_spark.dose_response.components import fit_components
 from causal_spark.dose_response.moments import ranks, ranks_at
 from causal_spark.dose_response.types import Floats, Segment
 
+Link = Literal["identity", "logistic"]
 #: Covariates further from their mean, in standard deviations, are moved there: a product of two tails is no response.
 CLIP = 3.0
 #: Share of the general functions' variance that goes by what the treatment depends on; the rest is spread as below.
@@ -37,7 +39,8 @@ class ResponseOptions:
 
     spread: of functions of the covariates in general. by_treatment: share of all these that differs by treatment.
     curvature: of the average curve. noise: of the outcome around the response, in the whole segment's mean. n_waves:
-    random cosines that stand for smooth functions of all covariates.
+    random cosines that stand for smooth functions of all covariates. link: of the random functions to the responses;
+    logistic makes these lie between zero and one, adds a random level, and takes noise in units of a binary outcome's.
     """
 
     spread: float = 1.0
@@ -45,6 +48,7 @@ class ResponseOptions:
     curvature: float = 1.0
     noise: float = 0.5
     n_waves: int = 64
+    link: Link = "identity"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,14 +56,16 @@ class Responses:
     """Random responses of one segment.
 
     confounding: (n_rows, n_functions) functions of the covariates with mean zero, each times its standard deviation.
-    modulation: (n_rows, n_modulations) functions of the treatment that they are multiplied with, likewise. average,
-    average_at_grid: (n_rows, n_curves) and (n_grid, n_curves) average curves on the rows and on the grid, likewise.
+    modulation, modulation_at_grid: (n_rows, n_modulations), (n_grid, n_modulations) functions of the treatment that
+    they are multiplied with, on the rows and on the grid, likewise. average, average_at_grid: (n_rows, n_curves),
+    (n_grid, n_curves) average curves, likewise.
     assignment: (n_rows,) the fitted assignment, standardised; zero where next to nothing explains the treatment.
     noise: variance of the noise.
     """
 
     confounding: Floats
     modulation: Floats
+    modulation_at_grid: Floats
     average: Floats
     average_at_grid: Floats
     assignment: Floats
@@ -80,18 +86,29 @@ def make_responses(segment: Segment, grid: Floats, is_line: bool, options: Respo
     shares = _FOLLOWS * explained + (1 - _FOLLOWS) * np.array(_SPREAD)
     general = [np.sqrt(options.spread * share) * block for share, block in zip(shares, blocks, strict=True)]
     confounding = np.concatenate([*general, assignment[:, None]], axis=1)
-    constant = np.full((segment.n_rows, 1), np.sqrt(1 - options.by_treatment))
+    is_linear = options.link == "identity"
     if is_line:
-        differing = np.sqrt(options.by_treatment) * segment.standardised_treatment()[:, None]
-        average, at_grid = np.zeros((segment.n_rows, 0)), np.zeros((len(grid), 0))
+        doses = _standardised_doses(segment, grid)
+        differing = [np.sqrt(options.by_treatment) * one for one in doses]
+        # The second stage takes every line as it is, so that one has to be drawn only where a link bends it.
+        average = [np.sqrt(options.curvature) * one[:, : int(not is_linear)] for one in doses]
     else:
-        of_rows, of_grid = (_cosines(one) for one in ranks_at(segment.treatment, weights, grid))
-        differing = of_rows[:, : len(_MODULATIONS)] * np.sqrt(options.by_treatment * _MODULATIONS)
-        amplitude = np.sqrt(options.curvature * _CURVATURES / _CURVATURES.sum())
-        average, at_grid = of_rows * amplitude, of_grid * amplitude
-    return Responses(
-        confounding, np.concatenate([constant, differing], axis=1), average, at_grid, assignment, options.noise
-    )
+        cosines = [_cosines(one) for one in ranks_at(segment.treatment, weights, grid)]
+        differing = [one[:, : len(_MODULATIONS)] * np.sqrt(options.by_treatment * _MODULATIONS) for one in cosines]
+        average = [one * np.sqrt(options.curvature * _CURVATURES / _CURVATURES.sum()) for one in cosines]
+    if not is_linear:
+        average = [np.concatenate([one, np.ones((len(one), 1))], axis=1) for one in average]
+    constant = np.sqrt(1 - options.by_treatment)
+    of_rows, of_grid = (np.concatenate([np.full((len(one), 1), constant), one], axis=1) for one in differing)
+    return Responses(confounding, of_rows, of_grid, average[0], average[1], assignment, options.noise)
+
+
+def _standardised_doses(segment: Segment, grid: Floats) -> tuple[Floats, Floats]:
+    """(n_rows, 1) standardised treatments, and (n_grid, 1) doses in the same units."""
+    weights, treatment = segment.sample_weights, segment.treatment
+    centre = weights @ treatment
+    spread = np.sqrt(weights @ (treatment - centre) ** 2)
+    return segment.standardised_treatment()[:, None], ((grid - centre) / spread)[:, None]
 
 
 def _blocks(covariates: Floats, weights: Floats, n_waves: int, seed: int) -> list[Floats]:

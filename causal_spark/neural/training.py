@@ -39,12 +39,16 @@ class Trained:
 
 
 def train(
-    losses_of: Callable[[Sequence[Tensor]], Tensor], parameters: Sequence[Tensor], options: TrainingOptions
+    losses_of: Callable[[Sequence[Tensor]], Tensor],
+    parameters: Sequence[Tensor],
+    options: TrainingOptions,
+    drawn_losses_of: Callable[[Sequence[Tensor], int], Tensor] | None = None,
 ) -> Trained:
     """Minimise the loss of every model by Adam (Kingma, Ba 2015).
 
     losses_of: parameters -> (n_models,) losses, where a model's loss depends on its own parameters only.
-    parameters: tensors whose first axis is the model.
+    parameters: tensors whose first axis is the model. drawn_losses_of: (parameters, number of the step) -> losses
+    whose gradients are followed; those of ``losses_of`` then only tell which parameters are best and when to end.
     """
     current = [one.clone().requires_grad_() for one in parameters]
     n_models, device = current[0].shape[0], current[0].device
@@ -59,8 +63,10 @@ def train(
     n_steps = torch.zeros_like(waited)
     running = torch.ones(n_models, dtype=torch.bool, device=device)
     for step in range(options.max_steps):
-        losses = losses_of(current)
-        gradients = torch.autograd.grad(losses.sum(), current)
+        with torch.set_grad_enabled(drawn_losses_of is None):
+            losses = losses_of(current)
+        followed = losses if drawn_losses_of is None else drawn_losses_of(current, step)
+        gradients = torch.autograd.grad(followed.sum(), current)
         found = losses.detach()
         with torch.no_grad():
             better = running & (found < lowest)

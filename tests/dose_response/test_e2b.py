@@ -18,6 +18,7 @@ from causal_spark.dose_response.e2b import (
 from causal_spark.dose_response.ebct import EbctOptions, ebct1
 from causal_spark.dose_response.gps import GpsOptions, gps
 from causal_spark.dose_response.responses import ResponseOptions, make_responses
+from causal_spark.dose_response.sampled_loss import draw_responses
 from causal_spark.errors import ShapeError
 from tests.dose_response.segments import losses_of, problem_of, random_segment, segment_of
 
@@ -124,6 +125,65 @@ def test_segments_trained_side_by_side_get_the_weights_they_get_alone(brief, wei
         assert together.notices == alone.notices
         multipliers = np.ones((1, problem.segment.n_rows))
         np.testing.assert_allclose(together.resolve(multipliers)[0], together.weights, atol=1e-8)
+
+
+@pytest.mark.parametrize("link", ["identity", "logistic"])
+def test_drawn_responses_are_those_of_a_segment_alone(brief, link):
+    options = E2bOptions(loss="sampled", link=link, n_draws=8, hidden=8, n_waves=8, max_steps=15)
+    problems = [problem_of(random_segment(n, 2, seed=n), "spline", np.linspace(-1.2, 1.2, 7)) for n in (60, 85)]
+    stacked = e2b_stacked(problems, options, [3, 4])
+    for seed, problem, together in zip((3, 4), problems, stacked, strict=True):
+        np.testing.assert_allclose(together.weights, e2b(problem, options, seed).weights, rtol=1e-4, atol=1e-9)
+        assert together.weights.std() * len(together.weights) > 0.05
+
+
+def test_weights_by_sampled_losses_are_nearly_as_good_as_by_exact_ones():
+    problem = curved(0)[0]
+    responses = make_responses(problem.segment, problem.grid, problem.is_line, ResponseOptions(), 0)
+    sampled = e2b(problem, E2bOptions(loss="sampled"), 0)
+    exact, drawn, none = (
+        sum(losses_of(problem, responses, of) * np.array([1, responses.noise]))
+        for of in (learned(0).weights, sampled.weights, problem.segment.sample_weights)
+    )
+    assert drawn < 1.25 * exact < 0.3 * none
+
+
+def test_training_and_judging_use_draws_of_their_own(brief, monkeypatch):
+    """Every step has its own; those that judge are the same in all of them."""
+    seen = []
+    monkeypatch.setattr(
+        "causal_spark.dose_response.e2b.draw_responses",
+        lambda *given: seen.append((given[3], given[4][0])) or draw_responses(*given),
+    )
+    options = E2bOptions(loss="sampled", n_draws=8, hidden=4, n_waves=4, max_steps=12)
+    e2b(problem_of(random_segment(40, 1)), options, 5)
+    (judging,) = [seed for n_draws, seed in seen if n_draws != 8]
+    assert {seed for n_draws, seed in seen if n_draws == 8} == {(5, 0, step) for step in range(12)}
+    assert judging == (5, 1)
+
+
+def test_a_logistic_link_needs_sampled_losses():
+    with pytest.raises(ValueError, match="sampled"):
+        E2bOptions(link="logistic")
+
+
+def test_binary_outcomes_have_their_curve():
+    problem, _, _ = curved(0)
+    segment = problem.segment
+    shared = (segment.covariates[:, 0] ** 2 + segment.covariates[:, 1] ** 2) / 2
+
+    def chance(dose):
+        return 1 / (1 + np.exp(-(dose / 2 + 1.5 * (shared - 1))))
+
+    truth = np.array([chance(dose).mean() for dose in problem.grid])
+    problem = problem_of(segment, "spline", problem.grid)
+    weights = e2b(problem, E2bOptions(loss="sampled", link="logistic"), 0).weights
+
+    def error(of):
+        return np.sqrt(np.mean((problem.stage.curves(of[None, :], chance(segment.treatment))[0][0] - truth) ** 2))
+
+    for name, of in others(problem).items():
+        assert error(weights) < 0.7 * error(of), name
 
 
 @pytest.mark.parametrize("stage", ["line", "spline", "local_linear"])
@@ -255,11 +315,11 @@ def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
     options = E2bOptions(hidden=4, n_waves=8, max_steps=2)
     twice = [make_responses(problem.segment, problem.grid, True, options.responses, 0)] * 2
     seen, floor = _network_inputs(problem.segment), least_effective(problem.segment, options)
-    program = _Program.of([problem, problem], twice, [seen] * 2, [floor] * 2, torch.float64, None)
+    program = _Program.of([problem, problem], twice, [seen] * 2, [floor] * 2, [(0,)] * 2, torch.float64, None)
     owners = torch.zeros(2, dtype=torch.long)
     shared = _network(program, options, [5], owners)
     together = _train(program, shared, owners, options)
-    alone = _Program.of([problem], twice[:1], [seen], [floor], torch.float64, None)
+    alone = _Program.of([problem], twice[:1], [seen], [floor], [(0,)], torch.float64, None)
     own = _network(alone, options, [5])
     single = _train(alone, own, torch.zeros(1, dtype=torch.long), options)
     torch.testing.assert_close(together.losses, single.losses)

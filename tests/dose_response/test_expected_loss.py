@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +69,13 @@ def test_a_response_that_the_stage_can_take_costs_nothing_but_noise():
     problem = problem_of(random_segment(40, 2), "line")
     treatment, grid = problem.segment.treatment, problem.grid
     responses = Responses(
-        np.zeros((40, 1)), np.ones((40, 1)), treatment[:, None] + 2, grid[:, None] + 2, np.zeros(40), 1.0
+        np.zeros((40, 1)),
+        np.ones((40, 1)),
+        np.ones((15, 1)),
+        treatment[:, None] + 2,
+        grid[:, None] + 2,
+        np.zeros(40),
+        1.0,
     )
     bias, variance = losses_of(problem, responses, random_weights(40))
     assert bias < 1e-20
@@ -109,9 +117,6 @@ def test_single_precision_is_near_double():
 
 def test_segments_may_differ_in_noise():
     pairs = [made("line"), made("line", seed=1)]
-    responses = [
-        Responses(r.confounding, r.modulation, r.average, r.average_at_grid, r.assignment, noise)
-        for (_, r), noise in zip(pairs, (0.5, 2.0), strict=True)
-    ]
+    responses = [replace(r, noise=noise) for (_, r), noise in zip(pairs, (0.5, 2.0), strict=True)]
     stacked = stack_responses([p.stage for p, _ in pairs], responses, 40, torch.float64, CPU)
     assert stacked.noise.tolist() == [0.5, 2.0]

@@ -60,6 +60,26 @@ def test_average_curves_on_the_grid_are_those_of_rows_with_that_treatment():
     np.testing.assert_allclose(found.average_at_grid, found.average[np.argsort(segment.treatment)], atol=1e-12)
 
 
+@KINDS
+def test_modulations_on_the_grid_are_those_of_rows_with_that_treatment(is_line):
+    segment = random_segment(60, 2, weighted=True)
+    found = made(segment, is_line, grid=np.sort(segment.treatment))
+    np.testing.assert_allclose(found.modulation_at_grid, found.modulation[np.argsort(segment.treatment)], atol=1e-12)
+
+
+@KINDS
+def test_a_logistic_link_adds_a_level_and_bends_a_line(is_line):
+    segment = random_segment(60, 2, weighted=True)
+    plain = made(segment, is_line, curvature=2.0)
+    found = made(segment, is_line, curvature=2.0, link="logistic")
+    for average, was in ((found.average, plain.average), (found.average_at_grid, plain.average_at_grid)):
+        np.testing.assert_array_equal(average[:, -1], 1)
+        assert average.shape[1] == was.shape[1] + 1 + is_line
+    if is_line:
+        np.testing.assert_allclose(found.average[:, 0], np.sqrt(2) * segment.standardised_treatment())
+    np.testing.assert_array_equal(found.confounding, plain.confounding)
+
+
 def test_for_a_line_nothing_bends():
     """No average curve, as the second stage takes every line as it is; confounding differs by the treatment's line."""
     segment = random_segment(60, 2, weighted=True)

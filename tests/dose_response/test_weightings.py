@@ -186,7 +186,7 @@ def test_effective_rows_are_all_where_weights_are_equal_and_one_where_one_has_al
         *(("gps", "trim", value) for value in (0.0, 0.5, 1.01, -1.0, np.nan)),
         *(("permutation", "n_permutations", value) for value in (0, -3)),
         *(("dcow", "max_rows", value) for value in (0, -1)),
-        *(("e2b", option, value) for option in ("hidden", "n_waves", "max_steps") for value in (0, -1)),
+        *(("e2b", option, value) for option in ("hidden", "n_draws", "n_waves", "max_steps") for value in (0, -1)),
         *(("e2b", option, v) for option in ("least_effective", "by_treatment") for v in (-0.01, 1.01, np.nan)),
         *(("e2b", option, v) for option in ("spread", "curvature") for v in (-1.0, np.inf, np.nan)),
         *(("e2b", option, v) for option in ("noise", "learning_rate") for v in (0.0, -1.0, np.inf, np.nan)),
@@ -208,6 +208,8 @@ def test_options_at_the_ends_of_their_ranges_are_allowed():
     "make",
     [
         lambda: E2bOptions(weights="none"),
+        lambda: E2bOptions(loss="none"),
+        lambda: E2bOptions(loss="sampled", link="none"),
         lambda: PermutationOptions(classifier="none"),
         lambda: StageOptions(n_knots=2),
         lambda: StageOptions(bandwidth=0.0),

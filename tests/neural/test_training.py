@@ -140,3 +140,23 @@ def test_a_loss_that_is_not_a_number_has_not_converged():
     start = torch.ones(1, 2, dtype=torch.float64)
     trained = train(lambda parameters: parameters[0].sum(1) * torch.nan, [start], TrainingOptions())
     assert not trained.converged[0]
+
+
+def test_drawn_losses_are_followed_and_the_given_ones_judge():
+    """The draws pull to one, the judge prefers a half: training passes it, and keeps it."""
+    start = torch.zeros(2, 1, dtype=torch.float64)
+    steps = []
+
+    def drawn(parameters, step):
+        steps.append(step)
+        return (parameters[0][:, 0] - 1).square()
+
+    def judge(parameters):
+        assert not torch.is_grad_enabled()
+        return (parameters[0][:, 0] - 0.5).square()
+
+    options = TrainingOptions(learning_rate=0.02, max_steps=300, patience=30)
+    trained = train(judge, [start], options, drawn)
+    torch.testing.assert_close(trained.parameters[0], torch.full_like(start, 0.5), atol=0.02, rtol=0)
+    assert trained.converged.all()
+    assert steps == list(range(len(steps)))
