@@ -118,7 +118,7 @@ def measure(case: Case, level_steps: int, steps: int | None, stack: int, runs: i
 def main() -> None:
     """Append a row per case to ``results/response_curves.csv``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.response_curves", description=__doc__)
-    parser.add_argument("--cases", nargs="+", default=["64x500", "256x100", "1000x200"], help="segments x rows")
+    parser.add_argument("--cases", nargs="*", default=["64x500", "256x100", "1000x200"], help="segments x rows")
     parser.add_argument("--converge", nargs="*", default=["64x500"], help="cases to train to the end as well")
     parser.add_argument(
         "--level-steps", type=int, default=20, help="steps of each of the seven stretches before the last"
