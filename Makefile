@@ -25,7 +25,7 @@ INPUTS := setup.py constraints.txt conf/spark-defaults.conf scripts/setup.sh
 
 .PHONY: help
 help:  ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: .venv/installed-run  ## Estimate the effects of the example policies on local Spark (CONFIG=... for other data)
@@ -63,6 +63,10 @@ bench-long: .venv/installed-dev  ## Time and weigh one long panel through the jo
 bench-variances: .venv/installed-dev  ## Time all variances of many panels beside another package (ARGS="--panels 100")
 	$(BIN)/python -m benchmarks.variances $(ARGS)
 
+.PHONY: bench-response-curves
+bench-response-curves: .venv/installed-dev  ## Time e2b on many segments at once beside a loop (ARGS="--cases 64x500")
+	$(BIN)/python -m benchmarks.response_curves $(ARGS)
+
 .PHONY: study-dwcp
 study-dwcp: .venv/installed-dev  ## Accuracy of the DWCP family beside the classics on simulated panels (ARGS="--n 50")
 	$(BIN)/python -m studies.dwcp $(ARGS)
@@ -74,6 +78,10 @@ study-variances: .venv/installed-dev  ## Coverage and power of conditional varia
 .PHONY: study-coverage
 study-coverage: .venv/installed-dev  ## Coverage of placebo, jackknife, bootstrap beside the published (ARGS="--designs urate")
 	$(BIN)/python -m studies.coverage $(ARGS)
+
+.PHONY: study-response-curves
+study-response-curves: .venv/installed-dev  ## Accuracy and coverage of response curves (ARGS="--part coverage --n 100")
+	$(BIN)/python -m studies.response_curves $(ARGS)
 
 .PHONY: study-prop99
 study-prop99: .venv/installed-dev .venv-bench/installed  ## Standard errors on Proposition 99 beside other packages'

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
@@ -31,7 +30,7 @@ from causal_spark.panel.replicates import Replicates, Setting
 from causal_spark.panel.summary import att
 from causal_spark.panel.types import Floats, Panel
 from studies.designs import seed_of
-from studies.runner import run_all
+from studies.runner import reported, run_all
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "studies" / "results"
@@ -221,11 +220,8 @@ def main(given: list[str]) -> None:
     os.environ.update(SINGLE_THREAD)
     here = origin()
     tasks = [] if arguments.summary_only else open_tasks(arguments.designs, arguments.n)
-    start = time.perf_counter()
-    for k, rows in enumerate(run_all(run, tasks, arguments.processes), start=1):
+    for rows in reported(run_all(run, tasks, arguments.processes), len(tasks), "draws", 100):
         append_rows(store_of(str(rows[0]["design"])), [row | {"commit": here["commit"]} for row in rows])
-        if k % 100 == 0 or k == len(tasks):
-            print(f"{k}/{len(tasks)} draws, {time.perf_counter() - start:.0f} s", flush=True)
     parts = [read_rows(path) for path in sorted(WORK.glob("*.csv"))]
     if not parts:
         raise SystemExit("There is nothing to summarise yet.")

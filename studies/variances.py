@@ -9,13 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
-
-import pandas as pd
 
 from benchmarks.machine import SINGLE_THREAD, append_rows, origin
 from causal_spark.panel.conditional import CONDITIONING, ConditionalOptions, TimeScale
@@ -26,7 +23,7 @@ from causal_spark.panel.summary import att
 from causal_spark.panel.types import Penalties
 from studies.designs import seed_of
 from studies.noise import ANCHORS, DESIGNS, draw
-from studies.runner import run_all
+from studies.runner import reported, run_all, stored_draws
 from studies.variances_summary import write_summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,8 +89,7 @@ def open_tasks(draws: str, estimator: str, designs: list[str], n: int) -> list[T
     tasks = []
     done = {}
     for design in designs:
-        path = store_of(draws, design, estimator)
-        done[design] = set(pd.read_csv(path, usecols=["draw"])["draw"]) if path.is_file() else set()
+        done[design] = stored_draws(store_of(draws, design, estimator))
     for first in range(0, n, BATCH):
         size = min(BATCH, n - first)
         tasks += [
@@ -123,13 +119,10 @@ def main(given: list[str]) -> None:
     n = arguments.n or (8000 if fast else 2000)
     here = origin()
     tasks = [] if arguments.summary_only else open_tasks(arguments.draws, arguments.estimator, designs, n)
-    start = time.perf_counter()
-    for k, (task, rows) in enumerate(run_all(run_with_task, tasks, arguments.processes), start=1):
+    for task, rows in reported(run_all(run_with_task, tasks, arguments.processes), len(tasks), "batches", 50):
         append_rows(
             store_of(task.draws, task.design, task.estimator), [row | {"commit": here["commit"]} for row in rows]
         )
-        if k % 50 == 0 or k == len(tasks):
-            print(f"{k}/{len(tasks)} batches, {time.perf_counter() - start:.0f} s", flush=True)
     folder = RESULTS if arguments.draws == "report" else WORK / arguments.draws
     notes = here | {"command": "python -m studies.variances " + " ".join(given), "study_seed": STUDY_SEED}
     print(write_summary(WORK / arguments.draws, folder, notes))
