@@ -299,7 +299,7 @@ def _train(program: _Program, model: _Model, owners: Tensor, options: E2bOptions
     # Where a piece stands for a longer segment, all noise is less.
     share = program.stacked.noise[0] / options.noise
     wanted = by_model(program.stacked.noise)
-    most = torch.clamp(wanted, min=_MOST_NOISE * share * max(1.0, (1 + options.spread) / 2))
+    most = torch.clamp(wanted, min=_MOST_NOISE * share)
     least = torch.minimum(wanted, torch.clamp(wanted / _TRUSTED, min=_USUAL_NOISE * share))
     noise, parameters = _lowest_noise(trained_at, state, model.parameters, (most, wanted, least), options.training)
     trained = trained_at(noise, parameters, options.training)
