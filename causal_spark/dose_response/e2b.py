@@ -46,7 +46,8 @@ _PIECE_ROWS = 2048
 _MOST_PIECES = 16
 #: Drawn responses by which sampled losses are judged; none of them is trained on.
 _N_JUDGES = 256
-_TRAINING, _JUDGING = 0, 1
+#: Occasions of draws; none is zero, as numpy takes a seed for the same as one with a zero behind it.
+_TRAINING, _JUDGING = 1, 2
 #: Share of the variance of what is balanced again that must not be in the rest of it.
 _LEAST_NEW = 0.01
 #: Names of options, whether a value is allowed, and what to say where it is not.

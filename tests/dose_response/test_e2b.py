@@ -160,8 +160,8 @@ def test_training_and_judging_use_draws_of_their_own(brief, monkeypatch):
     options = E2bOptions(loss="sampled", n_draws=8, hidden=4, n_waves=4, max_steps=12)
     e2b(problem_of(random_segment(40, 1)), options, 5)
     (judging,) = [seed for n_draws, seed in seen if n_draws != 8]
-    assert {seed for n_draws, seed in seen if n_draws == 8} == {(5, 0, step) for step in range(12)}
-    assert judging == (5, 1)
+    assert {seed for n_draws, seed in seen if n_draws == 8} == {(5, 1, step) for step in range(12)}
+    assert judging == (5, 2)
 
 
 def test_a_logistic_link_needs_sampled_losses():
@@ -310,6 +310,20 @@ def test_a_long_segment_is_trained_on_pieces_and_the_network_applied_to_all_rows
 
     for name, of in others(problem).items():
         assert error(found.weights) < 0.75 * error(of), name
+
+
+def test_pieces_have_draws_of_their_own(brief, monkeypatch):
+    monkeypatch.setattr("causal_spark.dose_response.e2b._PIECE_ROWS", 50)
+    seen = set()
+    monkeypatch.setattr(
+        "causal_spark.dose_response.e2b.draw_responses",
+        lambda *given: seen.update(given[4]) or draw_responses(*given),
+    )
+    options = E2bOptions(loss="sampled", n_draws=8, hidden=4, n_waves=4, max_steps=3)
+    found = e2b(problem_of(random_segment(110, 1)), options, 5)
+    assert found.weights.sum() == pytest.approx(1)
+    assert {seed[:2] for seed in seen} == {(5, 0), (5, 1)}
+    assert {seed for seed in seen if seed[2] == 2} == {(5, 0, 2), (5, 1, 2)}
 
 
 def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
