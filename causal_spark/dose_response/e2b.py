@@ -75,7 +75,7 @@ class E2bOptions:
     least_effective: float = 0.55
     loss: Loss = "exact"
     n_draws: int = 64
-    spread: float = 1.0
+    spread: float = 3.0
     by_treatment: float = 0.2
     curvature: float = 1.0
     noise: float = 0.5

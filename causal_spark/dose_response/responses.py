@@ -50,7 +50,7 @@ class ResponseOptions:
     random level, and takes noise in units of a binary outcome's. Values beyond these ranges are moved into them.
     """
 
-    spread: float = 1.0
+    spread: float = 3.0
     by_treatment: float = 0.2
     curvature: float = 1.0
     noise: float = 0.5
