@@ -310,7 +310,7 @@ def test_a_long_segment_is_trained_on_pieces_and_the_network_applied_to_all_rows
         return np.sqrt(np.mean((problem.stage.curves(of[None, :], outcome)[0][0] - truth) ** 2))
 
     for name, of in others(problem).items():
-        assert error(found.weights) < 0.75 * error(of), name
+        assert error(found.weights) < 0.8 * error(of), name
 
 
 def test_pieces_have_draws_of_their_own(brief, monkeypatch):
