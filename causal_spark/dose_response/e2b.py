@@ -28,8 +28,15 @@ from causal_spark.neural.training import Trained, TrainingOptions, train
 
 Parameters = Literal["network", "free"]
 Loss = Literal["exact", "sampled"]
-#: Noise starts at so many doublings of the option's and is halved as long as enough rows stay effective.
-_N_LEVELS = 7
+#: Noise of the responses starts at so much or more and is halved as long as enough rows stay effective.
+_MOST_NOISE = 32.0
+#: An option that asks for more noise than this is trusted up to a factor: noise is halved on to the option's divided by
+#: it, as long as a per cent of variance buys so many of bias.
+_USUAL_NOISE = 0.5
+_TRUSTED = 100.0
+_WORTH = 2.0
+#: Share of the rows otherwise to stay effective that have to where variance buys that much.
+_LESS_WHERE_WORTH = 0.73
 _LEVEL_STEPS = 60
 #: `least_effective` holds for so many rows; with more of them, variance matters less and bias as much as ever.
 _USUAL_ROWS = 500.0
@@ -41,7 +48,8 @@ _MOST_PIECES = 16
 _RIDGE = 0.01
 #: Drawn responses by which sampled losses are judged; none of them is trained on.
 _N_JUDGES = 256
-_TRAINING, _JUDGING = 0, 1
+#: Occasions of draws; none is zero, as numpy takes a seed for the same as one with a zero behind it.
+_TRAINING, _JUDGING = 1, 2
 #: Share of the variance of what is balanced again that must not be in the rest of it.
 _LEAST_NEW = 0.01
 #: Names of options, whether a value is allowed, and what to say where it is not.
@@ -56,7 +64,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
 @dataclass(frozen=True, slots=True)
 class E2bOptions:
     """weights: given by a network, or free (a parameter per row). hidden: units of both hidden layers.
-    least_effective: share of 500 rows that stay effective at least; of n rows, times (500 / n) to the power .2.
+    least_effective: share of 500 rows that stay effective at least, or three quarters of it where a little variance
+    buys much bias; of n rows, times (500 / n) to the power .2.
     loss: expected, in closed form (exact), or the mean over n_draws drawn responses, new in every step (sampled).
     spread, by_treatment, curvature, noise, n_waves, link: of the made-up responses, see `ResponseOptions`. A logistic
     link is for outcomes between zero and one, such as binary ones; it needs sampled losses.
@@ -65,10 +74,10 @@ class E2bOptions:
 
     weights: Parameters = "network"
     hidden: int = 32
-    least_effective: float = 0.45
+    least_effective: float = 0.55
     loss: Loss = "exact"
     n_draws: int = 64
-    spread: float = 1.0
+    spread: float = 3.0
     by_treatment: float = 0.2
     curvature: float = 1.0
     noise: float = 0.5
@@ -281,31 +290,38 @@ def _train(program: _Program, model: _Model, owners: Tensor, options: E2bOptions
     def by_model(values: Tensor) -> Tensor:
         return torch.zeros(n_models, dtype=values.dtype, device=values.device).index_add(0, owners, values) / counts
 
-    def total(noise: Tensor, bias: Tensor, variance: Tensor) -> Tensor:
+    def parts(by: DrawnResponses | None, current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        weights = model.weights(current)
+        if by is None:
+            bias, variance = expected_losses(weights, program.stacked)
+        else:
+            bias, variance = sampled_losses(weights, program.stacked, by)
+        return bias, variance
+
+    def losses(by: DrawnResponses | None, noise: Tensor, current: Sequence[Tensor]) -> Tensor:
+        bias, variance = parts(by, current)
         # The logarithm makes steps alike whatever the scale of the loss.
         return torch.log(by_model(bias + noise[owners] * variance))
 
-    def exact(noise: Tensor, current: Sequence[Tensor]) -> Tensor:
-        return total(noise, *expected_losses(model.weights(current), program.stacked))
-
-    def sampled(by: DrawnResponses, noise: Tensor, current: Sequence[Tensor]) -> Tensor:
-        return total(noise, *sampled_losses(model.weights(current), program.stacked, by))
-
     def in_step(noise: Tensor, current: Sequence[Tensor], step: int) -> Tensor:
-        return sampled(program.drawn(options.link, options.n_draws, _TRAINING, step), noise, current)
-
-    def is_effective(current: Sequence[Tensor]) -> Tensor:
-        with torch.no_grad():
-            return by_model(1 / model.weights(current).square().sum(1) / program.floors) >= 1
+        return losses(program.drawn(options.link, options.n_draws, _TRAINING, step), noise, current)
 
     def trained_at(noise: Tensor, start: list[Tensor], how: TrainingOptions) -> Trained:
-        if judges is None:
-            return train(partial(exact, noise), start, how)
-        return train(partial(sampled, judges, noise), start, how, partial(in_step, noise))
+        return train(partial(losses, judges, noise), start, how, None if judges is None else partial(in_step, noise))
+
+    def state(noise: Tensor, current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            bias, variance = (by_model(one) for one in parts(judges, current))
+            effective = by_model(1 / model.weights(current).square().sum(1) / program.floors)
+        return effective, noise * variance / bias
 
     judges = program.drawn(options.link, _N_JUDGES, _JUDGING) if options.loss == "sampled" else None
+    # Where a piece stands for a longer segment, all noise is less.
+    share = program.stacked.noise[0] / options.noise
     wanted = by_model(program.stacked.noise)
-    noise, parameters = _lowest_noise(trained_at, is_effective, model.parameters, wanted, options.training)
+    most = torch.clamp(wanted, min=_MOST_NOISE * share)
+    least = torch.minimum(wanted, torch.clamp(wanted / _TRUSTED, min=_USUAL_NOISE * share))
+    noise, parameters = _lowest_noise(trained_at, state, model.parameters, (most, wanted, least), options.training)
     trained = trained_at(noise, parameters, options.training)
     if not torch.isfinite(trained.losses).all():
         raise SolverError("The loss of e2b is not finite.", "Look for extreme treatments or covariates.")
@@ -320,30 +336,38 @@ def least_effective(segment: Segment, options: E2bOptions) -> float:
 
 def _lowest_noise(
     trained_at: Callable[[Tensor, list[Tensor], TrainingOptions], Trained],
-    is_effective: Callable[[Sequence[Tensor]], Tensor],
+    state: Callable[[Tensor, list[Tensor]], tuple[Tensor, Tensor]],
     parameters: list[Tensor],
-    noise: Tensor,
+    levels: tuple[Tensor, Tensor, Tensor],
     options: TrainingOptions,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The lowest noise of the responses, from much down to the wanted, that leaves enough rows effective.
+    """The lowest noise of the responses, from the most to the wanted, that leaves enough rows effective.
 
     Where treatments hardly overlap, weights can always buy a little less bias on made-up responses with most of the
     sample; whether that pays depends on how much noise the real outcome has, which nobody knows before looking at it.
+    Where they overlap well, bias is cheap: at the best weights its logarithm falls by noise times variance over bias
+    when the variance's grows by one. There fewer rows have to stay, and noise may go on from the wanted to the least.
+
+    state: (noise, parameters) -> (n_models,) effective rows per row that has to be, and what variance buys. levels:
+    most, wanted, and least noise, (n_models,) each.
     """
-    level = noise * 2.0 ** (_N_LEVELS - 1)
-    falling = torch.ones_like(noise, dtype=torch.bool)
+    level, wanted, least = levels
+    falling = torch.ones_like(level, dtype=torch.bool)
     brief = replace(options, max_steps=_LEVEL_STEPS, patience=_LEVEL_STEPS)
-    for _ in range(_N_LEVELS):
+    while falling.any():
         found = trained_at(level, parameters, brief).parameters
-        enough = is_effective(found)
+        effective, buys = state(level, found)
+        is_worth = buys >= _WORTH
+        enough = effective >= torch.where(is_worth, _LESS_WHERE_WORTH, 1.0)
         taken = falling & enough
         parameters = [
             torch.where(taken.view(-1, *[1] * (mine.dim() - 1)), new, mine)
             for mine, new in zip(parameters, found, strict=True)
         ]
         level = torch.where(falling & ~enough, 2 * level, level)
-        falling = taken
-        level = torch.where(falling, torch.maximum(level / 2, noise), level)
+        lowest = torch.where(is_worth, least, wanted)
+        falling = taken & (level > lowest)
+        level = torch.where(falling, torch.maximum(level / 2, lowest), level)
     return level, parameters
 
 

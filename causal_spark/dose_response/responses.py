@@ -26,6 +26,12 @@ CLIP = 3.0
 #: Share of the general functions' variance that goes by what the treatment depends on; the rest is spread as below.
 _FOLLOWS = 0.95
 _SPREAD = (0.4, 0.3, 0.3)
+#: Whatever the options, functions in general have this share of the variance of confounding at least, and so has the
+#: assignment; what does not differ by treatment has that one; and average curves vary so much: weights that are learned
+#: without any of these let it into the curve.
+_LEAST_SHARE = 0.1
+_LEAST_CONSTANT = 0.3
+_LEAST_CURVATURE = 0.1
 #: Variance explained, per unit of noise, below which the treatment is taken to be assigned at random.
 _LEAST_EXPLAINED = 0.01
 #: Relative variances of the cosines of the treatment's rank by which confounding differs, and of those of the curve.
@@ -35,15 +41,16 @@ _CURVATURES = np.exp(-(np.arange(1, 9) ** 2) / 8.0)
 
 @dataclass(frozen=True, slots=True)
 class ResponseOptions:
-    """Variances of made-up responses, per unit of variance along the assignment.
+    """Variances of made-up responses. Confounding has a variance of two, along the assignment and in general.
 
-    spread: of functions of the covariates in general. by_treatment: share of all these that differs by treatment.
-    curvature: of the average curve. noise: of the outcome around the response, in the whole segment's mean. n_waves:
-    random cosines that stand for smooth functions of all covariates. link: of the random functions to the responses;
-    logistic makes these lie between zero and one, adds a random level, and takes noise in units of a binary outcome's.
+    spread: of functions of the covariates in general, per unit along the assignment, from 1/9 to 9. by_treatment: share
+    of all these that differs by treatment, up to .7. curvature: of the average curve, from .1. noise: of the outcome
+    around the response, in the whole segment's mean. n_waves: random cosines that stand for smooth functions of all
+    covariates. link: of the random functions to the responses; logistic makes these lie between zero and one, adds a
+    random level, and takes noise in units of a binary outcome's. Values beyond these ranges are moved into them.
     """
 
-    spread: float = 1.0
+    spread: float = 3.0
     by_treatment: float = 0.2
     curvature: float = 1.0
     noise: float = 0.5
@@ -84,21 +91,24 @@ def make_responses(segment: Segment, grid: Floats, is_line: bool, options: Respo
     assignment = fitted / np.sqrt(weights @ fitted**2) if is_assigned else np.zeros_like(fitted)
     explained = found.variances / found.variances.sum()
     shares = _FOLLOWS * explained + (1 - _FOLLOWS) * np.array(_SPREAD)
-    general = [np.sqrt(options.spread * share) * block for share, block in zip(shares, blocks, strict=True)]
-    confounding = np.concatenate([*general, assignment[:, None]], axis=1)
+    in_general = np.clip(options.spread / (1 + options.spread), _LEAST_SHARE, 1 - _LEAST_SHARE)
+    general = [np.sqrt(2 * in_general * share) * block for share, block in zip(shares, blocks, strict=True)]
+    confounding = np.concatenate([*general, np.sqrt(2 * (1 - in_general)) * assignment[:, None]], axis=1)
     is_linear = options.link == "identity"
+    by_treatment = min(options.by_treatment, 1 - _LEAST_CONSTANT)
+    curvature = max(options.curvature, _LEAST_CURVATURE)
     if is_line:
         doses = _standardised_doses(segment, grid)
-        differing = [np.sqrt(options.by_treatment) * one for one in doses]
+        differing = [np.sqrt(by_treatment) * one for one in doses]
         # The second stage takes every line as it is, so that one has to be drawn only where a link bends it.
-        average = [np.sqrt(options.curvature) * one[:, : int(not is_linear)] for one in doses]
+        average = [np.sqrt(curvature) * one[:, : int(not is_linear)] for one in doses]
     else:
         cosines = [_cosines(one) for one in ranks_at(segment.treatment, weights, grid)]
-        differing = [one[:, : len(_MODULATIONS)] * np.sqrt(options.by_treatment * _MODULATIONS) for one in cosines]
-        average = [one * np.sqrt(options.curvature * _CURVATURES / _CURVATURES.sum()) for one in cosines]
+        differing = [one[:, : len(_MODULATIONS)] * np.sqrt(by_treatment * _MODULATIONS) for one in cosines]
+        average = [one * np.sqrt(curvature * _CURVATURES / _CURVATURES.sum()) for one in cosines]
     if not is_linear:
         average = [np.concatenate([one, np.ones((len(one), 1))], axis=1) for one in average]
-    constant = np.sqrt(1 - options.by_treatment)
+    constant = np.sqrt(1 - by_treatment)
     of_rows, of_grid = (np.concatenate([np.full((len(one), 1), constant), one], axis=1) for one in differing)
     return Responses(confounding, of_rows, of_grid, average[0], average[1], assignment, options.noise)
 

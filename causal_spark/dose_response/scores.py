@@ -16,7 +16,7 @@ from causal_spark.dose_response.types import CurveProblem, Floats
 
 _N_DRAWS = 1024
 #: Of draws that nothing is trained on or judged by.
-_SCORING = 2
+_SCORING = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -167,14 +167,14 @@ def make_spline(treatment: Floats, sample_weights: Floats, grid: Floats, options
     where fewer than three distinct treatments lie within the grid.
     """
     inside = (treatment >= grid[0]) & (treatment <= grid[-1])
-    values = _distinct(np.unique(treatment[inside])) if inside.any() else grid[:0]
+    values = np.unique(treatment[inside])
     if len(values) < _LEAST_KNOTS:
         raise TreatmentSupportError(
             f"The treatment has too few distinct values for a spline: {len(values)} within the grid.",
             "Use second_stage: line.",
         )
     if len(values) <= options.n_knots:
-        found = values
+        found = _distinct(values)
     else:
         shares = sample_weights * inside
         found = weighted_quantiles(treatment, shares / shares.sum(), np.linspace(0, 1, options.n_knots))

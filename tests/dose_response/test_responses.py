@@ -35,10 +35,9 @@ def test_variances_are_those_of_the_options(is_line):
     segment = random_segment(200, 3, weighted=True)
     found = made(segment, is_line, spread=2.0, by_treatment=0.3, noise=0.7)
     rows = segment.sample_weights
-    # All but the assignment, which comes last and has variance one.
-    assert np.sum(rows @ found.confounding[:, :-1] ** 2) == pytest.approx(2.0)
-    assert rows @ found.confounding[:, -1] ** 2 == pytest.approx(1.0)
-    np.testing.assert_array_equal(found.confounding[:, -1], found.assignment)
+    # All but the assignment, which comes last, have twice its variance; together they have two.
+    assert np.sum(rows @ found.confounding[:, :-1] ** 2) == pytest.approx(4 / 3)
+    np.testing.assert_allclose(found.confounding[:, -1], np.sqrt(2 / 3) * found.assignment)
     np.testing.assert_allclose(found.modulation[:, 0] ** 2, 0.7)
     # Cosines of ranks have variance one up to how evenly sample weights cover ranks.
     assert np.sum(rows @ found.modulation[:, 1:] ** 2) == pytest.approx(0.3, rel=1e-9 if is_line else 0.02)
@@ -138,12 +137,20 @@ def test_responses_are_deterministic_in_the_seed_which_draws_the_waves_only(is_l
     assert np.abs(first.confounding - other.confounding).max() > 1e-3
 
 
-def test_without_spread_or_curvature_only_the_assignment_is_left():
-    found = made(random_segment(80, 2), spread=0.0, curvature=0.0, by_treatment=0.0)
-    assert not found.confounding[:, :-1].any()
-    assert not found.average.any()
-    assert not found.modulation[:, 1:].any()
-    assert found.confounding[:, -1].any()
+def test_neither_the_assignment_nor_other_functions_are_ever_left_out():
+    segment = random_segment(80, 2)
+    for spread, share in ((0.0, 0.1), (1e9, 0.9)):
+        variances = segment.sample_weights @ made(segment, spread=spread).confounding ** 2
+        assert variances[:-1].sum() == pytest.approx(2 * share)
+        assert variances[-1] == pytest.approx(2 * (1 - share))
+
+
+def test_nor_are_average_curves_and_what_does_not_differ_by_treatment():
+    segment = random_segment(500, 2)
+    found = made(segment, curvature=0.0, by_treatment=1.0)
+    assert np.sum(segment.sample_weights @ found.average**2) == pytest.approx(0.1, rel=0.02)
+    np.testing.assert_allclose(found.modulation[:, 0] ** 2, 0.3)
+    assert not made(segment, by_treatment=0.0).modulation[:, 1:].any()
 
 
 def test_more_covariates_than_the_rows_can_tell_apart_do_no_harm():

@@ -193,6 +193,13 @@ def test_few_treatment_levels_are_the_knots_and_the_curve_goes_through_their_mea
     assert stage.n_parameters == n_levels
 
 
+def test_so_many_treatments_that_neighbours_hardly_differ_are_many_distinct_ones():
+    treatment = np.random.default_rng(14).normal(size=20_000)
+    stage = made("spline", treatment, np.linspace(-1.5, 1.5, 7))
+    assert stage.n_parameters == 5
+    np.testing.assert_allclose(stage.at_grid[3], made("spline", treatment + 1, np.linspace(-0.5, 2.5, 7)).at_grid[3])
+
+
 def test_nine_tenths_at_zero_leave_one_bend():
     rng = np.random.default_rng(13)
     treatment = np.r_[np.zeros(90), np.arange(1.0, 11.0)]
