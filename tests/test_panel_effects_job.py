@@ -21,18 +21,21 @@ from pyspark.sql import functions as F
 from causal_spark import PanelEffects
 from causal_spark.config import parse_config
 from causal_spark.engine import run as running
+from causal_spark.engine.panels import PanelWork
 from causal_spark.errors import EmptyInputError, InputError, TableShapeError, TooManyFailuresError, WriteError
 from causal_spark.job import describe, report, run_job
 from causal_spark.lake import tables as lake_tables
 from causal_spark.lake.locations import output_location
 from causal_spark.lake.runs import visible_run_ids
-from causal_spark.lake.schemas import TABLES, Column, group_columns
+from causal_spark.lake.schemas import TABLES, group_columns
 from causal_spark.panel_effects_job import PANEL_EFFECTS, PanelEffectsConfig
 from tests.frames import ROLES, grouped, long_panel, messy_panels
+from tests.written import assert_declared, assert_read_alike
 
 pytestmark = pytest.mark.spark
 FRAME = grouped(north=long_panel(seed=1), south=long_panel(seed=2))
 ROOT = Path(__file__).parent.parent
+WRITTEN = ("runs", "failures", *PanelWork.tables)
 
 
 def config_for(folder: Path, **changes: Any) -> PanelEffectsConfig:
@@ -96,22 +99,7 @@ def test_tables_hold_what_the_python_face_says_and_leave_no_scratch(spark: Spark
 
 
 def test_every_table_is_declared_as_the_contract_says(spark: SparkSession, finished: Path) -> None:
-    groups = group_columns((("region", "STRING"),))
-    for name, table in TABLES.items():
-        fields = read(spark, finished, name).schema.fields
-        found = [
-            Column(field.name, field.dataType.simpleString().upper(), field.metadata["comment"]) for field in fields
-        ]
-        wanted = [Column(c.name, c.type, c.comment) for c in table.with_groups(groups).all_columns]
-        assert found == wanted
-        detail = spark.sql(f"DESCRIBE DETAIL delta.`{finished}/out/{name}`").collect()[0]
-        assert detail["minReaderVersion"] == 1
-        constraints = {key for key in detail["properties"] if key.startswith("delta.constraints.")}
-        assert constraints == {f"delta.constraints.{c.name}" for c in table.all_columns if c.check}
-        created = (finished / "out" / name / "_delta_log" / f"{0:020d}.json").read_text(encoding="utf-8")
-        metadata = next(json.loads(line)["metaData"] for line in created.splitlines() if '"metaData"' in line)
-        nullable = {f["name"]: f["nullable"] for f in json.loads(metadata["schemaString"])["fields"]}
-        assert nullable == {c.name: not c.required for c in table.with_groups(groups).all_columns}
+    assert_declared(spark, finished / "out", WRITTEN)
 
 
 @pytest.mark.parametrize(
@@ -124,17 +112,7 @@ def test_impossible_numbers_cannot_be_written(spark: SparkSession, finished: Pat
 
 
 def test_deltalake_reads_every_table_with_sparks_values(spark: SparkSession, finished: Path) -> None:
-    keys = ("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage")
-    for name in TABLES:
-        ours = read(spark, finished, name).toPandas()
-        theirs = DeltaTable(str(finished / "out" / name)).to_pandas()[list(ours.columns)]
-        by = [column for column in ours if column in keys]
-        if by:
-            ours, theirs = (frame.sort_values(by, ignore_index=True) for frame in (ours, theirs))
-        for column in ours.select_dtypes("datetime"):
-            theirs[column] = theirs[column].dt.tz_localize(None).astype(ours[column].dtype)
-        assert len(theirs) > 0 or name == "tuning_path"
-        pd.testing.assert_frame_equal(theirs, ours, check_exact=True, check_dtype=False, obj=name)
+    assert_read_alike(spark, finished / "out", WRITTEN, may_be_empty={"tuning_path"})
 
 
 def test_warnings_are_told_from_failures_in_report_and_documented_queries(spark: SparkSession, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_spark import PanelEffects, config
+from causal_spark import PanelEffects, panel_effects
 from causal_spark.engine import panels
 from tests.engine.steps import with_steps
 from tests.frames import ROLES, grouped, long_panel
@@ -24,12 +24,12 @@ CLIENT = """
 import json, sys
 import pandas as pd
 from pyspark.sql import SparkSession
-from causal_spark import PanelEffects, config
+from causal_spark import PanelEffects, panel_effects
 from causal_spark.engine import panels, plan
 from tests.engine.steps import with_steps
 
 # One estimator is split: on every group, as each costs 12 seconds by its own account.
-panels.ESTIMATORS = config.ESTIMATORS = with_steps()
+panels.ESTIMATORS = panel_effects.ESTIMATORS = with_steps()
 plan.SPLIT_SECONDS = plan.PART_SECONDS = 2.0
 folder, rows, roles = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 spark = SparkSession.builder.remote("local[2]").getOrCreate()
@@ -77,7 +77,7 @@ def test_fit_and_write_give_on_connect_what_they_give_in_process(
     said = json.loads(done.stdout.strip().splitlines()[-1])
     # The last of the rounds are the placebos, which cost as much again each.
     assert said == {"new": [True, False], "failures": [["TreatmentValueError", "failed"]], "n_groups": 3, "rounds": 5}
-    for module in (panels, config):
+    for module in (panels, panel_effects):
         monkeypatch.setattr(module, "ESTIMATORS", with_steps())
     wanted = PanelEffects(["did", "sdid", "steps"], seed=3).fit(FRAME, groups=["region"], **ROLES).effects
     found = pd.read_parquet(tmp_path / "effects.parquet").sort_values(["group_id", "estimator"], ignore_index=True)
