@@ -54,6 +54,7 @@ METHODS: Mapping[str, tuple[str, Any]] = MappingProxyType(
         "dcow": ("dcow", DcowOptions()),
         "e2b": ("e2b", E2bOptions()),
         "e2b_free": ("e2b", E2bOptions(weights="free")),
+        "e2b_noise_outcome": ("e2b", E2bOptions(noise="outcome")),
     }
 )
 _WRONG: dict[str, tuple[float, ...]] = {
@@ -167,12 +168,15 @@ def _weightings(cell: Cell, made: Sequence[Made | Exception]) -> list[Weighting 
     name, options = method_of(cell.method)
 
     def alone(one: Made) -> Weighting:
-        return WEIGHTINGS[name].fit(one.problem, options, seed_of(one.seed, "method"))
+        return WEIGHTINGS[name].fit(seen(one), options, seed_of(one.seed, "method"))
+
+    def seen(one: Made) -> CurveProblem:
+        return WEIGHTINGS[name].look(one.problem, one.outcome, options, seed_of(one.seed, "method"))
 
     sound = [one for one in made if isinstance(one, Made)]
     if is_stacked(cell) and sound:
         seeds = [seed_of(one.seed, "method") for one in sound]
-        together = _attempt(e2b_stacked, [one.problem for one in sound], options, seeds)
+        together = _attempt(e2b_stacked, [seen(one) for one in sound], options, seeds)
         # One that cannot be trained must not take the others with it.
         if not isinstance(together, Exception):
             found = iter(together)

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from causal_spark.dose_response.second_stage import weighted_quantiles
+from causal_spark.dose_response.second_stage import middle_of
 from causal_spark.dose_response.types import Floats, Notice, Segment
 from causal_spark.errors import TreatmentSupportError
-
-#: Quantiles of the treatment between which doses are chosen where none are given.
-RANGE = (0.05, 0.95)
 
 
 def choose_doses(segment: Segment, wanted: int | Sequence[float]) -> tuple[Floats, tuple[Notice, ...]]:
@@ -22,7 +19,7 @@ def choose_doses(segment: Segment, wanted: int | Sequence[float]) -> tuple[Float
     stay, or where the two quantiles are the same.
     """
     if isinstance(wanted, int):
-        low, high = weighted_quantiles(segment.treatment, segment.sample_weights, np.array(RANGE))
+        low, high = middle_of(segment.treatment, segment.sample_weights)
         if low == high:
             raise TreatmentSupportError(
                 f"Nine rows of ten have the treatment {low:g}.",

@@ -28,6 +28,7 @@ from causal_spark.neural.training import Trained, TrainingOptions, train
 
 Parameters = Literal["network", "free"]
 Loss = Literal["exact", "sampled"]
+Noise = float | Literal["outcome"]
 #: Noise of the responses starts at so much or more and is halved as long as enough rows stay effective.
 _MOST_NOISE = 32.0
 #: An option that asks for more noise than this is trusted up to a factor: noise is halved on to the option's divided by
@@ -57,7 +58,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("hidden", "n_draws", "n_waves", "max_steps"), lambda value: value >= 1, "a positive number"),
     (("least_effective", "by_treatment"), lambda value: 0 <= value <= 1, "a share, between 0 and 1"),
     (("spread", "curvature"), lambda value: 0 <= value < np.inf, "a variance"),
-    (("noise", "learning_rate"), lambda value: 0 < value < np.inf, "a positive number"),
+    (("learning_rate",), lambda value: 0 < value < np.inf, "a positive number"),
 )
 
 
@@ -68,7 +69,8 @@ class E2bOptions:
     buys much bias; of n rows, times (500 / n) to the power .2.
     loss: expected, in closed form (exact), or the mean over n_draws drawn responses, new in every step (sampled).
     spread, by_treatment, curvature, noise, n_waves, link: of the made-up responses, see `ResponseOptions`. A logistic
-    link is for outcomes between zero and one, such as binary ones; it needs sampled losses.
+    link is for outcomes between zero and one, such as binary ones; it needs sampled losses. noise: outcome looks at the
+    outcome, to see how much noise it has, and at nothing else of it; everything else looks at none.
     learning_rate, max_steps: of the last stretch of training, see `TrainingOptions`.
     """
 
@@ -80,7 +82,7 @@ class E2bOptions:
     spread: float = 3.0
     by_treatment: float = 0.2
     curvature: float = 1.0
-    noise: float = 0.5
+    noise: Noise = 0.5
     n_waves: int = 64
     link: Link = "identity"
     learning_rate: float = 0.02
@@ -94,13 +96,19 @@ class E2bOptions:
             for name in names:
                 if not is_allowed(getattr(self, name)):
                     raise ValueError(f"{name} is {getattr(self, name)}; it is {says}")
+        if self.noise != "outcome" and not (isinstance(self.noise, float | int) and 0 < self.noise < np.inf):
+            raise ValueError(f"noise is {self.noise!r}; it is a positive number, or outcome")
+        if self.noise == "outcome" and self.link != "identity":
+            raise ValueError(f"noise: outcome is not known of link: {self.link}; give a number")
         if self.link != "identity" and self.loss == "exact":
             raise ValueError(f"link: {self.link} has no expected loss in closed form; it needs loss: sampled")
 
-    @property
-    def responses(self) -> ResponseOptions:
-        """What `make_responses` takes."""
-        return ResponseOptions(self.spread, self.by_treatment, self.curvature, self.noise, self.n_waves, self.link)
+    def responses(self, problem: CurveProblem) -> ResponseOptions:
+        """What `make_responses` takes. Raises `ValueError` where noise is to be the outcome's and nobody looked."""
+        noise = problem.noise if self.noise == "outcome" else self.noise
+        if noise is None:
+            raise ValueError("noise: outcome needs a problem that knows it, see `with_outcome_noise`")
+        return ResponseOptions(self.spread, self.by_treatment, self.curvature, noise, self.n_waves, self.link)
 
     @property
     def training(self) -> TrainingOptions:
@@ -153,7 +161,7 @@ def e2b_stacked(
     if len({_shape(one) for one in problems}) != 1:
         raise ShapeError("Segments differ in second stage, grid or number of covariates.", "Train them apart.")
     responses = [
-        make_responses(one.segment, one.grid, one.is_line, options.responses, seed)
+        make_responses(one.segment, one.grid, one.is_line, options.responses(one), seed)
         for one, seed in zip(problems, seeds, strict=True)
     ]
     inputs = [_network_inputs(one.segment) for one in problems]
@@ -176,14 +184,16 @@ def _from_pieces(problem: CurveProblem, options: E2bOptions, seed: int) -> Weigh
     rows = np.sort(drawn.reshape(n_pieces, _PIECE_ROWS), axis=1)
     pieces = [problem.of_rows(one) for one in rows]
     # A piece stands for all rows, whose noise averages out further than its own.
-    chosen = replace(options.responses, noise=options.noise * _PIECE_ROWS / segment.n_rows)
+    share = _PIECE_ROWS / segment.n_rows
+    chosen = options.responses(problem)
+    chosen = replace(chosen, noise=chosen.noise * share)
     responses = [make_responses(one.segment, one.grid, one.is_line, chosen, seed) for one in pieces]
     inputs = _network_inputs(segment)
     floor = least_effective(segment, options) / segment.n_rows * _PIECE_ROWS
     of_pieces = [(seed, piece) for piece in range(n_pieces)]
     program = _Program.of(pieces, responses, list(inputs[rows]), [floor] * n_pieces, of_pieces, torch.float64, None)
     owners = torch.zeros(n_pieces, dtype=torch.long)
-    trained = _train(program, _network(program, options, [seed], owners), owners, options)
+    trained = _train(program, _network(program, options, [seed], owners), owners, options, share)
     with torch.no_grad():
         log_weights = apply_stacked(trained.parameters, torch.tensor(inputs)[None])[0, :, 0].numpy()
     log_weights = log_weights + np.log(segment.sample_weights)
@@ -282,8 +292,11 @@ def _network_inputs(segment: Segment) -> Floats:
     return np.concatenate([covariates, ranks(segment.treatment, segment.sample_weights)[:, None]], axis=1)
 
 
-def _train(program: _Program, model: _Model, owners: Tensor, options: E2bOptions) -> Trained:
-    """Train every model on the mean over its problems. owners: (n_problems,) their models."""
+def _train(program: _Program, model: _Model, owners: Tensor, options: E2bOptions, share: float = 1.0) -> Trained:
+    """Train every model on the mean over its problems.
+
+    owners: (n_problems,) their models. share: of its rows that a problem has; where it stands for more, noise is less.
+    """
     n_models = len(model.parameters[0])
     counts = torch.bincount(owners, minlength=n_models)
 
@@ -316,11 +329,11 @@ def _train(program: _Program, model: _Model, owners: Tensor, options: E2bOptions
         return effective, noise * variance / bias
 
     judges = program.drawn(options.link, _N_JUDGES, _JUDGING) if options.loss == "sampled" else None
-    # Where a piece stands for a longer segment, all noise is less.
-    share = program.stacked.noise[0] / options.noise
     wanted = by_model(program.stacked.noise)
     most = torch.clamp(wanted, min=_MOST_NOISE * share)
-    least = torch.minimum(wanted, torch.clamp(wanted / _TRUSTED, min=_USUAL_NOISE * share))
+    least = wanted
+    if options.noise != "outcome":
+        least = torch.minimum(wanted, torch.clamp(wanted / _TRUSTED, min=_USUAL_NOISE * share))
     noise, parameters = _lowest_noise(trained_at, state, model.parameters, (most, wanted, least), options.training)
     trained = trained_at(noise, parameters, options.training)
     if not torch.isfinite(trained.losses).all():

@@ -43,6 +43,8 @@ def permutation(problem: CurveProblem, options: PermutationOptions, seed: int) -
     treatment = ranks(segment.treatment, weights)
     rng = np.random.default_rng(seed)
     odds = np.zeros(segment.n_rows)
+    # Trees take weights that are all the same much more slowly than none.
+    of_rows = None if np.ptp(weights) == 0 else np.tile(weights * segment.n_rows, 2)
     is_shuffled = np.repeat([0, 1], segment.n_rows)
     for _ in range(options.n_permutations):
         # Drawn with replacement: were the margins of both classes the same to the last row, no tree would ever find a
@@ -50,7 +52,7 @@ def permutation(problem: CurveProblem, options: PermutationOptions, seed: int) -
         drawn = rng.choice(segment.n_rows, segment.n_rows, p=weights)
         rows = np.concatenate([_functions(treatment, covariates), _functions(treatment[drawn], covariates)])
         classifier = _classifier(options.classifier, int(rng.integers(2**31)))
-        classifier.fit(rows, is_shuffled, sample_weight=np.tile(weights * segment.n_rows, 2))
+        classifier.fit(rows, is_shuffled, sample_weight=of_rows)
         chance = np.clip(classifier.predict_proba(rows[: segment.n_rows])[:, 1], 1e-6, 1 - 1e-6)
         odds += chance / (1 - chance)
     found = normalised(weights * odds)

@@ -13,9 +13,15 @@ from causal_spark.dose_response.dcow import DcowOptions, dcow
 from causal_spark.dose_response.e2b import E2bOptions, e2b, e2b_stacked, stack_shape
 from causal_spark.dose_response.ebct import EbctOptions, ebct1, ebct2
 from causal_spark.dose_response.gps import GpsOptions, gps
+from causal_spark.dose_response.outcome_noise import with_outcome_noise
 from causal_spark.dose_response.permutation import PermutationOptions, permutation
-from causal_spark.dose_response.types import CurveProblem, Weighting
+from causal_spark.dose_response.types import CurveProblem, Floats, Weighting
 from causal_spark.dose_response.unweighted import UnweightedOptions, unweighted
+
+
+def _blind(problem: CurveProblem, outcome: Floats, options: Any, seed: int) -> CurveProblem:
+    del outcome, options, seed
+    return problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,8 @@ class WeightingDefinition:
     The function may raise `GroupError`, a `DeclinedError` where the method has no meaning.
     seconds: (size, options, companions) -> of a fit, on one ordinary core. moments: size -> moments that every
     replicate of the bootstrap balances again. numbers: size -> float64 numbers held by a fit beyond some columns per
-    covariate. stacking: None where nothing is gained by fitting several problems together.
+    covariate. look: (problem, outcome, options, seed) -> the problem with what the options want to know of the
+    outcome; nothing but for few of them. stacking: None where nothing is gained by fitting several problems together.
     """
 
     name: str
@@ -48,6 +55,7 @@ class WeightingDefinition:
     seconds: Callable[[SegmentSize, Any, int], float]
     moments: Callable[[SegmentSize], int] = costs.no_moments
     numbers: Callable[[SegmentSize], float] = lambda size: 0.0 * size.n_rows
+    look: Callable[[CurveProblem, Floats, Any, int], CurveProblem] = _blind
     stacking: Stacking | None = None
 
     def companions(self, size: SegmentSize) -> int:
@@ -134,6 +142,7 @@ WEIGHTINGS: Mapping[str, WeightingDefinition] = MappingProxyType(
                 lambda size, options, n_companions: costs.e2b_seconds(size, n_companions),
                 costs.first_moments,
                 costs.e2b_numbers,
+                with_outcome_noise,
                 Stacking(e2b_stacked, stack_shape, costs.e2b_companions),
             ),
         )

@@ -83,7 +83,7 @@ def make_responses(segment: Segment, grid: Floats, is_line: bool, options: Respo
     """Random responses over a segment's rows. is_line: whether average curve and modulations are straight lines."""
     weights = segment.sample_weights
     covariates = np.clip(segment.standardised_covariates(), -CLIP, CLIP)
-    blocks = _blocks(covariates, weights, options.n_waves, seed)
+    blocks = covariate_blocks(covariates, weights, options.n_waves, seed)
     ranked = ranks(segment.treatment, weights)
     found = fit_components(blocks, ranked, weights)
     fitted = np.sum([block @ part for block, part in zip(blocks, found.coefficients, strict=True)], axis=0)
@@ -121,7 +121,7 @@ def _standardised_doses(segment: Segment, grid: Floats) -> tuple[Floats, Floats]
     return segment.standardised_treatment()[:, None], ((grid - centre) / spread)[:, None]
 
 
-def _blocks(covariates: Floats, weights: Floats, n_waves: int, seed: int) -> list[Floats]:
+def covariate_blocks(covariates: Floats, weights: Floats, n_waves: int, seed: int) -> list[Floats]:
     """Linear, quadratic and smooth functions of the covariates, each block with mean zero and total variance one."""
     n_covariates = covariates.shape[1]
     first, second = np.triu_indices(n_covariates)
@@ -130,6 +130,12 @@ def _blocks(covariates: Floats, weights: Floats, n_waves: int, seed: int) -> lis
     directions = rng.normal(size=(n_covariates, n_waves)) / np.sqrt(n_covariates)
     waves = np.cos(covariates @ directions + rng.uniform(0, 2 * np.pi, n_waves))
     return [_unit(block, weights) for block in (covariates, products, waves)]
+
+
+def treatment_cosines(segment: Segment) -> Floats:
+    """(n_rows, n_cosines) functions of the treatment with mean zero and total variance one."""
+    shares, _ = ranks_at(segment.treatment, segment.sample_weights, segment.treatment[:0])
+    return _unit(_cosines(shares) * np.sqrt(_CURVATURES), segment.sample_weights)
 
 
 def _unit(block: Floats, weights: Floats) -> Floats:

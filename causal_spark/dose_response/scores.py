@@ -40,7 +40,8 @@ def score_weightings(problem: CurveProblem, weights: Sequence[Floats], options: 
 
     Noise is the option's. Where losses are sampled, so they are here, with draws that e2b has not seen.
     """
-    responses = make_responses(problem.segment, problem.grid, problem.is_line, options.responses, seed)
+    chosen = options.responses(problem)
+    responses = make_responses(problem.segment, problem.grid, problem.is_line, chosen, seed)
     given = stack_responses([problem.stage], [responses], problem.segment.n_rows, torch.float64, torch.device("cpu"))
     candidates = [torch.tensor(one)[None, :] for one in weights]
     if options.loss == "sampled":
@@ -50,4 +51,4 @@ def score_weightings(problem: CurveProblem, weights: Sequence[Floats], options: 
     else:
         found = [expected_losses(one, given) for one in candidates]
     bias, variance = (np.array([float(one) for one in part]) for part in zip(*found, strict=True))
-    return Scores(bias, options.noise * variance)
+    return Scores(bias, chosen.noise * variance)

@@ -18,6 +18,8 @@ from causal_spark.dose_response.types import CurveProblem, Floats, SecondStage, 
 from causal_spark.errors import TreatmentSupportError
 
 StageName = Literal["line", "spline", "local_linear"]
+#: Quantiles of the treatment between which curves are told where no doses are named, and bent whatever the doses.
+_MIDDLE = np.array([0.05, 0.95])
 _LEAST_KNOTS = 3
 #: Knots closer than this share of their range are one.
 _APART = 1e-3
@@ -27,9 +29,9 @@ _DEPENDENT = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class StageOptions:
-    """n_knots: of the spline, at equally spaced quantiles between the ends of the grid; fewer where treatments
-    coincide. bandwidth: of the local line, in units of the treatment; None takes 1.06 standard deviations times the
-    sample size to the power -1/5.
+    """n_knots: of the spline, at equally spaced quantiles of the middle nine tenths of the treatments; fewer where
+    these coincide. bandwidth: of the local line, in units of the treatment; None takes 1.06 standard deviations times
+    the sample size to the power -1/5.
     """
 
     n_knots: int = 5
@@ -114,6 +116,12 @@ def weighted_quantiles(values: Floats, weights: Floats, shares: Floats) -> Float
     return np.interp(shares, at, values[order])
 
 
+def middle_of(treatment: Floats, sample_weights: Floats) -> tuple[float, float]:
+    """The 5% and the 95% quantile of the treatments."""
+    low, high = weighted_quantiles(treatment, sample_weights, _MIDDLE)
+    return float(low), float(high)
+
+
 def _line(treatment: Floats) -> tuple[Floats, Floats]:
     return np.stack([np.ones_like(treatment), treatment], axis=1), np.tile([0.0, 1.0], (len(treatment), 1))
 
@@ -161,28 +169,32 @@ def make_line(treatment: Floats, sample_weights: Floats, grid: Floats, options: 
 
 
 def make_spline(treatment: Floats, sample_weights: Floats, grid: Floats, options: StageOptions) -> BasisRegression:
-    """A natural cubic spline, linear beyond its outermost knots, which are the ends of the grid.
+    """A natural cubic spline, linear beyond its outermost knots, the 5% and the 95% quantile of the treatments.
 
-    Of few distinct treatments, each is a knot, and the curve goes through their means. Raises `TreatmentSupportError`
-    where fewer than three distinct treatments lie within the grid.
+    So the curve at one dose does not depend on the others that are asked for. Where too few treatments lie between the
+    two, the knots are among all of them. Of few distinct treatments, each is a knot, and the curve goes through their
+    means. Raises `TreatmentSupportError` where there are fewer than three.
     """
-    inside = (treatment >= grid[0]) & (treatment <= grid[-1])
+    ends = middle_of(treatment, sample_weights)
+    inside = (treatment >= ends[0]) & (treatment <= ends[1])
     values = np.unique(treatment[inside])
     if len(values) < _LEAST_KNOTS:
+        inside, values = np.ones_like(inside), np.unique(treatment)
+        ends = values[0], values[-1]
+    if len(values) < _LEAST_KNOTS:
         raise TreatmentSupportError(
-            f"The treatment has too few distinct values for a spline: {len(values)} within the grid.",
-            "Use second_stage: line.",
+            f"The treatment has too few distinct values for a spline: {len(values)}.", "Use second_stage: line."
         )
     if len(values) <= options.n_knots:
         found = _distinct(values)
     else:
         shares = sample_weights * inside
         found = weighted_quantiles(treatment, shares / shares.sum(), np.linspace(0, 1, options.n_knots))
-        found[[0, -1]] = grid[[0, -1]]
+        found[[0, -1]] = ends
         found = _distinct(found)
     if len(found) < _LEAST_KNOTS:
         # Most rows have one treatment: what is left of the others carries one bend and no more.
-        found = np.array([grid[0], np.median(values[1:-1]), grid[-1]])
+        found = np.array([ends[0], np.median(values[1:-1]), ends[1]])
     centre, scale = _centre_and_scale(treatment, sample_weights)
     return _regression(partial(_natural_spline, knots=(found - centre) / scale), treatment, sample_weights, grid)
 

@@ -80,17 +80,19 @@ class SecondStage(Protocol):
 class CurveProblem:
     """What a weighting is for: a segment, the doses at which its curve is wanted, and the regression it enters.
 
-    grid: (n_grid,), ascending. is_line: whether the second stage takes the curve for a straight line.
+    grid: (n_grid,), ascending. is_line: whether the second stage takes the curve for a straight line. noise: of the
+    outcome around its response, in the units of made-up responses, where somebody looked (`outcome_noise`).
     """
 
     segment: Segment
     grid: Floats
     stage: SecondStage
     is_line: bool
+    noise: float | None = None
 
     def of_rows(self, rows: NDArray[np.intp]) -> CurveProblem:
         """The same problem on some of the rows."""
-        return CurveProblem(self.segment.of_rows(rows), self.grid, self.stage.of_rows(rows), self.is_line)
+        return CurveProblem(self.segment.of_rows(rows), self.grid, self.stage.of_rows(rows), self.is_line, self.noise)
 
 
 #: (n_replicates, n_rows) multipliers of rows -> (n_replicates, n_rows) weights with what depends on the sample done

@@ -179,7 +179,12 @@ class CurveWork:
     def _estimate(self, task: EstimatorTask, wanting: Sequence[_Prepared]) -> None:
         started = time.perf_counter()
         seeds = [seed_for(self.seed, one.group.group_id, task.name) for one in wanting]
-        fits = _fit_all(WEIGHTINGS[task.name], [one.problem for one in wanting], task.options, seeds)
+        definition = WEIGHTINGS[task.name]
+        problems = [
+            definition.look(one.problem, one.outcome, task.options, seed)
+            for one, seed in zip(wanting, seeds, strict=True)
+        ]
+        fits = _fit_all(definition, problems, task.options, seeds)
         shared = (time.perf_counter() - started) / max(len(wanting), 1)
         for one, weighting in zip(wanting, fits, strict=True):
             started = time.perf_counter()

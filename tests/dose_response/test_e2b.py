@@ -330,7 +330,7 @@ def test_pieces_have_draws_of_their_own(brief, monkeypatch):
 def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
     problem = curved(0)[0]
     options = E2bOptions(hidden=4, n_waves=8, max_steps=2)
-    twice = [make_responses(problem.segment, problem.grid, True, options.responses, 0)] * 2
+    twice = [make_responses(problem.segment, problem.grid, True, options.responses(problem), 0)] * 2
     seen, floor = _network_inputs(problem.segment), least_effective(problem.segment, options)
     program = _Program.of([problem, problem], twice, [seen] * 2, [floor] * 2, [(0,)] * 2, torch.float64, None)
     owners = torch.zeros(2, dtype=torch.long)

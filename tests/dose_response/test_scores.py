@@ -18,7 +18,7 @@ def test_scores_are_expected_losses(stage):
     options = E2bOptions(n_waves=8, noise=0.3)
     weights = weightings(60)
     found = score_weightings(problem, weights, options, 4)
-    responses = make_responses(problem.segment, problem.grid, problem.is_line, options.responses, 4)
+    responses = make_responses(problem.segment, problem.grid, problem.is_line, options.responses(problem), 4)
     wanted = np.array([losses_of(problem, responses, one) for one in weights])
     np.testing.assert_allclose(found.bias, wanted[:, 0])
     np.testing.assert_allclose(found.variance, 0.3 * wanted[:, 1])
