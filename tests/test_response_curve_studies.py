@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from causal_spark.dose_response.types import kept
+from causal_spark.dose_response.registry import WEIGHTINGS
+from causal_spark.dose_response.types import Weighting, kept
 from causal_spark.errors import PositivityError
 from studies import curve_draws, response_curves, response_curves_summary
 from studies.curve_draws import METHODS, N_GRID, PRIORS, Cell, Task, fixed_grid, make, method_of, run
@@ -208,11 +211,10 @@ def test_coverage_and_retraining_of_a_tiny_run(tiny: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("kind", ["curves", "coverage"])
 def test_a_method_that_declines_leaves_a_row_that_says_why(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Declining:
-        def fit(self, problem: object, options: object, seed: int) -> object:
-            raise PositivityError("No.")
+    def declining(*given: object) -> Any:
+        raise PositivityError("No.")
 
-    monkeypatch.setattr(curve_draws, "WEIGHTINGS", {"ebct1": Declining()})
+    monkeypatch.setattr(curve_draws, "WEIGHTINGS", {"ebct1": replace(WEIGHTINGS["ebct1"], fit=declining)})
     rows = run(Task(Cell(kind, "L1", 60, "ebct1"), (0, 1)))
     assert [row["declined"] for row in rows] == ["PositivityError"] * 2
     assert {row["mse" if kind == "curves" else "estimate_0"] for row in rows} == {""}
@@ -221,19 +223,18 @@ def test_a_method_that_declines_leaves_a_row_that_says_why(kind: str, monkeypatc
 def test_draws_trained_side_by_side_are_trained_alone_where_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    class Alone:
-        def fit(self, problem: object, options: object, seed: int) -> object:
-            calls.append(seed)
-            if len(calls) == 2:
-                raise PositivityError("No.")
-            weights = np.full(60, 1 / 60)
-            return curve_draws.Weighting(weights, kept(weights))
+    def alone(problem: object, options: object, seed: int) -> Weighting:
+        calls.append(seed)
+        if len(calls) == 2:
+            raise PositivityError("No.")
+        weights = np.full(60, 1 / 60)
+        return Weighting(weights, kept(weights))
 
     def failing(*given: object) -> object:
         raise PositivityError("No.")
 
     monkeypatch.setattr(curve_draws, "e2b_stacked", failing)
-    monkeypatch.setattr(curve_draws, "WEIGHTINGS", {"e2b": Alone()})
+    monkeypatch.setattr(curve_draws, "WEIGHTINGS", {"e2b": replace(WEIGHTINGS["e2b"], fit=alone)})
     rows = run(Task(Cell("curves", "L1", 60, "e2b"), (0, 1, 2)))
     assert [row["declined"] for row in rows] == ["", "PositivityError", ""]
 

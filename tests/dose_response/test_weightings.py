@@ -133,7 +133,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_matters_only_where_som
     np.testing.assert_array_equal(fit(name, problem).weights, base(name).weights)
     other = fit(name, problem, seed=1).weights
     if name in ("permutation", "e2b"):
-        assert 0.8 < np.corrcoef(other, base(name).weights)[0, 1] < 1 - 1e-6
+        assert 0.5 < np.corrcoef(other, base(name).weights)[0, 1] < 1 - 1e-6
     else:
         np.testing.assert_array_equal(other, base(name).weights)
 
