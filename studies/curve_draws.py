@@ -15,6 +15,7 @@ import torch
 from causal_spark.dose_response.dcow import DcowOptions
 from causal_spark.dose_response.e2b import E2bOptions, e2b, e2b_stacked
 from causal_spark.dose_response.ebct import EbctOptions
+from causal_spark.dose_response.expected_bias import expected_bias, fit_outcome
 from causal_spark.dose_response.gps import GpsOptions
 from causal_spark.dose_response.inference import estimate_curve
 from causal_spark.dose_response.permutation import PermutationOptions
@@ -160,7 +161,7 @@ def run(task: Task) -> list[dict[str, object]]:
         if cell.kind == "curves":
             rows.append(row | _accuracy(one, weighting))
         else:
-            rows.append(row | _told(_interval(one, weighting), ("estimate", "std_error")))
+            rows.append(row | _told(_interval(one, weighting), ("estimate", "std_error", "bias")))
     return rows
 
 
@@ -199,8 +200,8 @@ def _accuracy(one: Made | Exception, weighting: Weighting | Exception) -> dict[s
     }
 
 
-def _interval(one: Made | Exception, weighting: Weighting | Exception) -> tuple[Floats, Floats] | Exception:
-    """(n_grid,) estimate and standard error."""
+def _interval(one: Made | Exception, weighting: Weighting | Exception) -> tuple[Floats, Floats, Floats] | Exception:
+    """(n_grid,) estimate, standard error and expected bias."""
     if isinstance(one, Exception):
         return one
     if isinstance(weighting, Exception):
@@ -208,7 +209,12 @@ def _interval(one: Made | Exception, weighting: Weighting | Exception) -> tuple[
     # The least number of effective rows is a setting of whoever runs the estimator: here all are to be seen.
     least, seed = 0.0, seed_of(one.seed, "bootstrap")
     found = _attempt(estimate_curve, one.problem, weighting, one.outcome, least, BOOTSTRAP_REPLICATES, seed)
-    return found if isinstance(found, Exception) else (found.estimate, found.std_error)
+    if isinstance(found, Exception):
+        return found
+    if found.failure is not None:
+        return found.failure
+    model = fit_outcome(one.problem, one.outcome, seed_of(one.seed, "bias"))
+    return found.estimate, found.std_error, expected_bias(model, one.problem, weighting.weights)
 
 
 def _retrained(one: Made) -> tuple[Floats, Floats]:
@@ -230,8 +236,8 @@ def _retrained(one: Made) -> tuple[Floats, Floats]:
     return fixed_curves.std(axis=0, ddof=1), anew_curves.std(axis=0, ddof=1)
 
 
-def _told(found: tuple[Floats, Floats] | Exception, names: tuple[str, str]) -> dict[str, object]:
-    """Two arrays over the grid as columns, empty with the error's class where there are none."""
+def _told(found: tuple[Floats, ...] | Exception, names: tuple[str, ...]) -> dict[str, object]:
+    """Arrays over the grid as columns, empty with the error's class where there are none."""
     if isinstance(found, Exception):
         columns: dict[str, object] = {f"{name}_{k}": "" for name in names for k in range(N_GRID)}
         return columns | {"declined": type(found).__name__}

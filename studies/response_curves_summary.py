@@ -174,21 +174,25 @@ def _columns(rows: pd.DataFrame, name: str) -> Floats:
     return rows.loc[rows["declined"].isna(), [f"{name}_{k}" for k in range(N_GRID)]].to_numpy(np.float64)
 
 
-def coverage_of(estimate: Floats, std_error: Floats, truth: Floats) -> dict[str, float]:
+def coverage_of(estimate: Floats, std_error: Floats, bias: Floats, truth: Floats) -> dict[str, float]:
     """Coverage of 95% intervals over draws and grid.
 
-    estimate, std_error: (n_draws, n_grid), truth: (n_grid,). Draws are independent and the points of a curve are not,
-    so that the Monte Carlo error is that of the draws' own shares of covered points. ``told_over_true``: mean standard
-    error over the standard deviation of estimates, the mean over the grid; ``lowest_coverage``: of its worst point.
+    estimate, std_error, bias: (n_draws, n_grid), the last of them the expected one; truth: (n_grid,). Draws are
+    independent and the points of a curve are not, so that the Monte Carlo error is that of the draws' own shares of
+    covered points. ``coverage_by_std_error``: without the expected bias. ``told_over_true``: mean standard error over
+    the standard deviation of estimates, the mean over the grid; ``lowest_coverage``: of its worst point.
     """
-    covered = np.abs(estimate - truth) <= _QUANTILE * std_error
+    missed, error = np.abs(estimate - truth), np.hypot(std_error, bias)
+    covered = missed <= _QUANTILE * error
     shares, spread = covered.mean(axis=1), estimate.std(axis=0, ddof=1)
     return {
         "coverage": float(shares.mean()),
         "coverage_mcse": float(shares.std(ddof=1)) / math.sqrt(len(shares)),
         "lowest_coverage": float(covered.mean(axis=0).min()),
-        "mean_width": float(2 * _QUANTILE * std_error.mean()),
+        "coverage_by_std_error": float((missed <= _QUANTILE * std_error).mean()),
+        "mean_width": float(2 * _QUANTILE * error.mean()),
         "told_over_true": float(np.mean(std_error.mean(axis=0) / spread)),
+        "rms_expected_bias": float(np.sqrt(np.mean(bias**2))),
         "rms_bias": float(np.sqrt(np.mean((estimate.mean(axis=0) - truth) ** 2))),
         "rms_spread": float(np.sqrt(np.mean(spread**2))),
     }
@@ -198,12 +202,12 @@ def coverage(cells: Sequence[Draws]) -> pd.DataFrame:
     """One row per design and method, see `coverage_of`."""
     found = []
     for cell in cells:
-        estimate, std_error = _columns(cell.rows, "estimate"), _columns(cell.rows, "std_error")
+        estimate, std_error, bias = (_columns(cell.rows, name) for name in ("estimate", "std_error", "bias"))
         row: dict[str, object] = {"design": cell.design, "n_rows": cell.n_rows, "method": cell.method}
         row |= {"draws": len(estimate), "declined": len(cell.rows) - len(estimate)}
         if len(estimate) > 1:
             truth = make("coverage", cell.design, cell.n_rows, 0).truth
-            row |= coverage_of(estimate, std_error, truth)
+            row |= coverage_of(estimate, std_error, bias, truth)
         found.append(row | {"cpu_seconds_per_draw": float(cell.rows["seconds"].mean())})
     return pd.DataFrame(found)
 

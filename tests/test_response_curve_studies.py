@@ -120,11 +120,20 @@ def test_consistency_tells_the_rate() -> None:
 def test_coverage_takes_draws_and_not_points_for_independent() -> None:
     truth = np.zeros(N_GRID)
     estimate = np.repeat([[0.0], [1.0], [-1.0], [4.0]], N_GRID, axis=1)
-    found = coverage_of(estimate, np.ones_like(estimate), truth)
-    assert found["coverage"] == 0.75
+    found = coverage_of(estimate, np.ones_like(estimate), np.zeros_like(estimate), truth)
+    assert found["coverage"] == found["coverage_by_std_error"] == 0.75
     assert found["coverage_mcse"] == pytest.approx(np.std([1, 1, 1, 0], ddof=1) / 2)
     assert found["rms_bias"] == pytest.approx(1.0)
     assert found["told_over_true"] == pytest.approx(1 / np.std([0, 1, -1, 4], ddof=1))
+
+
+def test_intervals_hold_the_expected_bias() -> None:
+    truth, estimate = np.zeros(N_GRID), np.repeat([[0.0], [1.0], [-1.0], [4.0]], N_GRID, axis=1)
+    found = coverage_of(estimate, np.ones_like(estimate), np.full_like(estimate, 2.0), truth)
+    assert found["coverage"] == 1.0
+    assert found["coverage_by_std_error"] == 0.75
+    assert found["rms_expected_bias"] == 2.0
+    assert found["mean_width"] == pytest.approx(2 * 1.96 * np.sqrt(5), rel=1e-4)
 
 
 def test_a_goal_that_is_missed_is_told() -> None:

@@ -209,7 +209,13 @@ def _weighting(
         f"The loss of e2b was still falling after {options.max_steps} steps.",
         "Raise its option max_steps.",
     )
-    return Weighting(weights, partial(_resolved, segment, assignment, weights), () if converged else (told,))
+    others = _balanced_again(segment, assignment)
+    return Weighting(
+        weights,
+        partial(_resolved, segment, others, weights),
+        () if converged else (told,),
+        _moments(segment.standardised_treatment(), others),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -384,18 +390,26 @@ def _lowest_noise(
     return level, parameters
 
 
-def _resolved(segment: Segment, assignment: Floats, weights: Floats, multipliers: Floats) -> Floats:
-    """Weights under multipliers: those learned, moved as little as keeps the imbalances that they have.
-
-    Balanced are treatment, covariates, the fitted assignment, and the products of the treatment with the others.
-    """
-    treatment = segment.standardised_treatment()
+def _balanced_again(segment: Segment, assignment: Floats) -> Floats:
+    """(n_rows, n_columns) covariates, and the fitted assignment where it has something that they have not."""
     others = np.concatenate([segment.standardised_covariates(), assignment[:, None]], axis=1)
     # What little an assignment has beyond the covariates may sit in a single row, of which two things would be asked.
-    others = others[:, independent(others, segment.sample_weights, _LEAST_NEW)]
-    moments = np.concatenate([treatment[:, None], others, treatment[:, None] * others], axis=1)
+    return np.asarray(others[:, independent(others, segment.sample_weights, _LEAST_NEW)])
+
+
+def _resolved(segment: Segment, others: Floats, weights: Floats, multipliers: Floats) -> Floats:
+    """Weights under multipliers: those learned, moved as little as keeps the imbalances that they have.
+
+    Balanced are treatment, others (n_rows, n_columns), and the products of the two.
+    """
+    treatment = segment.standardised_treatment()
+    moments = _moments(treatment, others)
     rows = normalised(segment.sample_weights * multipliers)
     with np.errstate(divide="ignore"):
         log_base = np.log(weights) + np.log(multipliers)
     # Of rare categories some replicates have no row to balance with.
     return decorrelate(log_base, rows, treatment[:, None], others, left=weights @ moments, ridge=_RIDGE).or_nan
+
+
+def _moments(treatment: Floats, others: Floats) -> Floats:
+    return np.concatenate([treatment[:, None], others, treatment[:, None] * others], axis=1)

@@ -35,7 +35,7 @@ def ebct2(problem: CurveProblem, options: EbctOptions, seed: int) -> Weighting:
 
 
 def _balanced(segment: Segment, degree: int) -> Weighting:
-    of_treatment, of_covariates, _ = cross_moments(segment, degree)
+    of_treatment, of_covariates, treatment = cross_moments(segment, degree)
     n_moments = of_treatment.shape[1] + 2 * of_covariates.shape[1]
     if n_moments >= segment.n_rows:
         raise PositivityError(
@@ -50,7 +50,8 @@ def _balanced(segment: Segment, degree: int) -> Weighting:
             "high or only low treatments.",
             "Use fewer covariates or moments, or look at the range of the treatment where all covariates occur.",
         )
-    return Weighting(weights, solve)
+    balanced = np.concatenate([of_treatment, of_covariates, treatment[:, None] * of_covariates], axis=1)
+    return Weighting(weights, solve, balanced=balanced)
 
 
 def _solve(sample_weights: Floats, of_treatment: Floats, of_covariates: Floats, multipliers: Floats) -> Floats:

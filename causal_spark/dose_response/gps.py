@@ -39,7 +39,7 @@ def gps(problem: CurveProblem, options: GpsOptions, seed: int) -> Weighting:
         rows = normalised(segment.sample_weights * multipliers)
         return np.stack([_weights(one, design, treatment, options.trim) for one in rows])
 
-    return Weighting(weights(np.ones((1, segment.n_rows)))[0], weights)
+    return Weighting(weights(np.ones((1, segment.n_rows)))[0], weights, balanced=covariates)
 
 
 def _weights(rows: Floats, design: Floats, treatment: Floats, trim: float) -> Floats:

@@ -11,6 +11,10 @@ from causal_spark.errors import SolverError, TooFewEffectiveRowsError
 
 #: Share of replicates that may fail to balance.
 _MOST_LOST = 0.1
+#: Residuals are divided by what the leverage of their row leaves of one, but by no less than this.
+_LEAST_RESIDUAL = 0.2
+#: Directions of variance below this share of the largest are none.
+_DEPENDENT = 1e-12
 #: Multipliers of rows held at once.
 CHUNK_NUMBERS = 4_000_000
 
@@ -41,8 +45,9 @@ def estimate_curve(
     """The curve of an outcome (n_rows,) under given weights, with standard errors.
 
     Each replicate multiplies the rows by exponential variables of mean one, lets the weighting do again what it does
-    again (`Weighting.resolve`), and fits the second stage. Where more than a tenth of the replicates cannot be
-    balanced there are no standard errors. Raises `TooFewEffectiveRowsError` below ``least_effective`` rows.
+    again (`Weighting.resolve`), and fits the second stage to the outcome with enlarged residuals (`enlarged`). Where
+    more than a tenth of the replicates cannot be balanced there are no standard errors. Raises
+    `TooFewEffectiveRowsError` below ``least_effective`` rows, `SolverError` where the regression cannot be solved.
     """
     effective = weighting.effective_sample_size
     if effective < least_effective:
@@ -52,13 +57,44 @@ def estimate_curve(
             "Covariates and treatment overlap too little: use fewer covariates, a narrower range of the treatment, "
             "or larger segments.",
         )
-    estimate, slope = (found[0] for found in problem.stage.curves(weighting.weights[None, :], outcome))
+    estimate, slope = (found[0] for found in _curves(problem, weighting.weights[None, :], outcome))
     try:
-        estimates, slopes = _replicates(problem, weighting, outcome, n_replicates, seed)
+        resampled = enlarged(problem, weighting, outcome)
+        estimates, slopes = _replicates(problem, weighting, resampled, n_replicates, seed)
     except SolverError as error:
         unknown = np.full(len(estimate), np.nan)
         return Curve(estimate, slope, unknown, unknown, 0, error)
     return Curve(estimate, slope, estimates.std(axis=0, ddof=1), slopes.std(axis=0, ddof=1), len(estimates))
+
+
+def enlarged(problem: CurveProblem, weighting: Weighting, outcome: Floats) -> Floats:
+    """(n_rows,) the outcome with its residuals as large as the errors that they stand for.
+
+    Least squares under the weights on the second stage's functions and on those that are balanced leaves residuals too
+    small, and smallest where weights are large. Each is divided by one minus the leverage of its row (MacKinnon, White
+    1985, HC3), by .2 at least; what is fitted stays as it is.
+    """
+    balanced = weighting.balanced
+    columns = problem.stage.functions
+    if balanced is not None:
+        columns = np.concatenate([columns, balanced], axis=1)
+    weighted = columns * weighting.weights[:, None]
+    variances, directions = np.linalg.eigh(weighted.T @ columns)
+    kept = variances > _DEPENDENT * variances[-1]
+    scores = columns @ (directions[:, kept] / np.sqrt(variances[kept]))
+    residual = outcome - scores @ (scores.T @ (weighting.weights * outcome))
+    leverage = weighting.weights * np.sum(scores**2, axis=1)
+    return np.asarray(outcome - residual + residual / np.maximum(1 - leverage, _LEAST_RESIDUAL))
+
+
+def _curves(problem: CurveProblem, weights: Floats, outcome: Floats) -> tuple[Floats, Floats]:
+    try:
+        return problem.stage.curves(weights, outcome)
+    except np.linalg.LinAlgError as error:
+        raise SolverError(
+            "The rows that have weight do not bear the second stage.",
+            "Use second_stage: line, fewer knots, fewer covariates, or larger segments.",
+        ) from error
 
 
 def _replicates(
@@ -74,7 +110,7 @@ def _replicates(
     for start in range(0, n_replicates, size):
         # The generator goes on row by row, so that the multipliers are the same in chunks of any size.
         weights = weighting.resolve(rng.exponential(size=(min(size, n_replicates - start), n_rows)))
-        curves = problem.stage.curves(weights[np.isfinite(weights).all(axis=1)], outcome)
+        curves = _curves(problem, weights[np.isfinite(weights).all(axis=1)], outcome)
         estimates.append(curves[0])
         slopes.append(curves[1])
     n_lost = n_replicates - sum(map(len, estimates))

@@ -8,7 +8,7 @@ import numpy as np
 
 from causal_spark.dose_response.components import fit_components
 from causal_spark.dose_response.e2b import E2bOptions
-from causal_spark.dose_response.responses import CLIP, covariate_blocks, treatment_cosines
+from causal_spark.dose_response.responses import CLIP, covariate_blocks, smooth_curves
 from causal_spark.dose_response.types import CurveProblem, Floats, standardised
 
 #: Bounds of what is told: beyond them nothing changes in the weights.
@@ -33,7 +33,7 @@ def outcome_noise(problem: CurveProblem, outcome: Floats, options: E2bOptions, s
     covariates = np.clip(segment.standardised_covariates(), -CLIP, CLIP)
     functions = covariate_blocks(covariates, weights, options.n_waves, seed)
     found = fit_components(
-        [treatment_cosines(segment), *functions], standardised(outcome[:, None], weights)[:, 0], weights
+        [smooth_curves(segment, problem.grid)[0], *functions], standardised(outcome[:, None], weights)[:, 0], weights
     )
     confounding = float(found.variances[1:].sum())
     return float(np.clip(2.0 * found.noise / max(confounding, 1e-9), _LEAST, _MOST))

@@ -32,6 +32,8 @@ _SPREAD = (0.4, 0.3, 0.3)
 _LEAST_SHARE = 0.1
 _LEAST_CONSTANT = 0.3
 _LEAST_CURVATURE = 0.1
+#: A block whose standard deviation is no more than this does not vary.
+_LEAST_SPREAD = 1e-6
 #: Variance explained, per unit of noise, below which the treatment is taken to be assigned at random.
 _LEAST_EXPLAINED = 0.01
 #: Relative variances of the cosines of the treatment's rank by which confounding differs, and of those of the curve.
@@ -99,18 +101,31 @@ def make_responses(segment: Segment, grid: Floats, is_line: bool, options: Respo
     curvature = max(options.curvature, _LEAST_CURVATURE)
     if is_line:
         doses = _standardised_doses(segment, grid)
-        differing = [np.sqrt(by_treatment) * one for one in doses]
         # The second stage takes every line as it is, so that one has to be drawn only where a link bends it.
         average = [np.sqrt(curvature) * one[:, : int(not is_linear)] for one in doses]
     else:
         cosines = [_cosines(one) for one in ranks_at(segment.treatment, weights, grid)]
-        differing = [one[:, : len(_MODULATIONS)] * np.sqrt(by_treatment * _MODULATIONS) for one in cosines]
         average = [one * np.sqrt(curvature * _CURVATURES / _CURVATURES.sum()) for one in cosines]
     if not is_linear:
         average = [np.concatenate([one, np.ones((len(one), 1))], axis=1) for one in average]
+    of_rows, of_grid = modulations(segment, grid, is_line, by_treatment)
+    return Responses(confounding, of_rows, of_grid, average[0], average[1], assignment, options.noise)
+
+
+def modulations(segment: Segment, grid: Floats, is_line: bool, by_treatment: float) -> tuple[Floats, Floats]:
+    """(n_rows, n_modulations), (n_grid, n_modulations): what functions of the covariates are multiplied with.
+
+    A constant, and functions of the treatment, lines only where all is_line; each times the root of its share of the
+    variance, which is by_treatment for all but the constant.
+    """
+    if is_line:
+        differing = [np.sqrt(by_treatment) * one for one in _standardised_doses(segment, grid)]
+    else:
+        shares = ranks_at(segment.treatment, segment.sample_weights, grid)
+        differing = [_cosines(one)[:, : len(_MODULATIONS)] * np.sqrt(by_treatment * _MODULATIONS) for one in shares]
     constant = np.sqrt(1 - by_treatment)
     of_rows, of_grid = (np.concatenate([np.full((len(one), 1), constant), one], axis=1) for one in differing)
-    return Responses(confounding, of_rows, of_grid, average[0], average[1], assignment, options.noise)
+    return of_rows, of_grid
 
 
 def _standardised_doses(segment: Segment, grid: Floats) -> tuple[Floats, Floats]:
@@ -121,26 +136,61 @@ def _standardised_doses(segment: Segment, grid: Floats) -> tuple[Floats, Floats]
     return segment.standardised_treatment()[:, None], ((grid - centre) / spread)[:, None]
 
 
-def covariate_blocks(covariates: Floats, weights: Floats, n_waves: int, seed: int) -> list[Floats]:
-    """Linear, quadratic and smooth functions of the covariates, each block with mean zero and total variance one."""
-    n_covariates = covariates.shape[1]
-    first, second = np.triu_indices(n_covariates)
-    products = covariates[:, first] * covariates[:, second] * np.where(first == second, 1.0, np.sqrt(2.0))
+@dataclass(frozen=True, slots=True, eq=False)
+class CovariateFunctions:
+    """Linear, quadratic and smooth functions of covariates, in three blocks.
+
+    directions: (n_covariates, n_waves), phases: (n_waves,) of the cosines. centres: means of each block's functions,
+    scales: roots of their total variances, on the rows they were made with.
+    """
+
+    directions: Floats
+    phases: Floats
+    centres: tuple[Floats, ...] = ()
+    scales: tuple[float, ...] = ()
+
+    def blocks(self, covariates: Floats) -> list[Floats]:
+        """(n_rows, n_functions) each. covariates: (n_rows, n_covariates)."""
+        centred = zip(self._raw(covariates), self.centres, self.scales, strict=True)
+        return [(block - centre) / scale for block, centre, scale in centred]
+
+    def on(self, covariates: Floats, weights: Floats) -> CovariateFunctions:
+        """The same with mean zero and total variance one in each block, on rows with weights that sum to one."""
+        raw = self._raw(covariates)
+        centres = tuple(weights @ block for block in raw)
+        spreads = [np.sqrt(np.sum(weights @ (block - mean) ** 2)) for block, mean in zip(raw, centres, strict=True)]
+        # The square of what is one or minus one does not vary.
+        scales = tuple(float(spread) if spread > _LEAST_SPREAD else 1.0 for spread in spreads)
+        return CovariateFunctions(self.directions, self.phases, centres, scales)
+
+    def _raw(self, covariates: Floats) -> tuple[Floats, ...]:
+        first, second = np.triu_indices(covariates.shape[1])
+        products = covariates[:, first] * covariates[:, second] * np.where(first == second, 1.0, np.sqrt(2.0))
+        return covariates, products, np.cos(covariates @ self.directions + self.phases)
+
+
+def draw_functions(n_covariates: int, n_waves: int, seed: int) -> CovariateFunctions:
+    """Functions not yet standardised."""
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(n_covariates, n_waves)) / np.sqrt(n_covariates)
-    waves = np.cos(covariates @ directions + rng.uniform(0, 2 * np.pi, n_waves))
-    return [_unit(block, weights) for block in (covariates, products, waves)]
+    return CovariateFunctions(directions, rng.uniform(0, 2 * np.pi, n_waves))
 
 
-def treatment_cosines(segment: Segment) -> Floats:
-    """(n_rows, n_cosines) functions of the treatment with mean zero and total variance one."""
-    shares, _ = ranks_at(segment.treatment, segment.sample_weights, segment.treatment[:0])
-    return _unit(_cosines(shares) * np.sqrt(_CURVATURES), segment.sample_weights)
+def covariate_blocks(covariates: Floats, weights: Floats, n_waves: int, seed: int) -> list[Floats]:
+    """Linear, quadratic and smooth functions of the covariates, each block with mean zero and total variance one."""
+    return draw_functions(covariates.shape[1], n_waves, seed).on(covariates, weights).blocks(covariates)
 
 
-def _unit(block: Floats, weights: Floats) -> Floats:
-    centred = block - weights @ block
-    return np.asarray(centred / np.sqrt(np.sum(weights @ centred**2)))
+def smooth_curves(segment: Segment, grid: Floats) -> tuple[Floats, Floats]:
+    """(n_rows, n_curves), (n_grid, n_curves) functions of the treatment's rank.
+
+    On the rows with mean zero and total variance one; the smoother, the larger.
+    """
+    weights = segment.sample_weights
+    of_rows, of_grid = (_cosines(one) * np.sqrt(_CURVATURES) for one in ranks_at(segment.treatment, weights, grid))
+    mean = weights @ of_rows
+    scale = np.sqrt(np.sum(weights @ (of_rows - mean) ** 2))
+    return (of_rows - mean) / scale, (of_grid - mean) / scale
 
 
 def _cosines(shares: Floats) -> Floats:

@@ -61,6 +61,11 @@ class BasisRegression:
         """Functions."""
         return int(self.basis.shape[1])
 
+    @property
+    def functions(self) -> Floats:
+        """See `SecondStage`."""
+        return self.basis
+
     def of_rows(self, rows: NDArray[np.intp]) -> BasisRegression:
         """See `SecondStage`."""
         return BasisRegression(self.basis[rows], self.at_grid, self.slopes_at_grid)
@@ -73,6 +78,11 @@ class BasisRegression:
         moments = weights @ (self.basis * outcome[:, None])
         coefficients = np.linalg.solve(gram, moments[:, :, None])[:, :, 0]
         return coefficients @ self.at_grid.T, coefficients @ self.slopes_at_grid.T
+
+    def smoother(self, weights: Floats) -> Floats:
+        """See `SecondStage`."""
+        weighted = self.basis.T * weights
+        return np.asarray(self.at_grid @ np.linalg.solve(weighted @ self.basis, weighted))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +101,12 @@ class LocalLinear:
         """An intercept and a slope around each point."""
         return 2
 
+    @property
+    def functions(self) -> Floats:
+        """See `SecondStage`; of the line all local ones are pieces of."""
+        distance = self.distance[0]
+        return np.stack([np.ones_like(distance), distance], axis=1)
+
     def of_rows(self, rows: NDArray[np.intp]) -> LocalLinear:
         """See `SecondStage`."""
         return LocalLinear(self.kernel[:, rows], self.distance[:, rows], self.bandwidth)
@@ -107,6 +123,12 @@ class LocalLinear:
             estimates.append((s2 * t0 - s1 * t1) / determinant)
             slopes.append((s0 * t1 - s1 * t0) / determinant / self.bandwidth)
         return np.stack(estimates, axis=1), np.stack(slopes, axis=1)
+
+    def smoother(self, weights: Floats) -> Floats:
+        """See `SecondStage`."""
+        local = self.kernel * weights
+        s0, s1, s2 = (np.sum(local * self.distance**power, axis=1, keepdims=True) for power in range(3))
+        return np.asarray(local * (s2 - s1 * self.distance) / (s0 * s2 - s1**2))
 
 
 def weighted_quantiles(values: Floats, weights: Floats, shares: Floats) -> Floats:

@@ -67,12 +67,21 @@ class SecondStage(Protocol):
         """Parameters fitted at once."""
         ...
 
+    @property
+    def functions(self) -> Floats:
+        """(n_rows, n_functions) functions of the treatment that the outcome is regressed on."""
+        ...
+
     def of_rows(self, rows: NDArray[np.intp]) -> SecondStage:
         """The same regression on some of the rows."""
         ...
 
     def curves(self, weights: Floats, outcome: Floats) -> tuple[Floats, Floats]:
         """(n_replicates, n_grid) curves and slopes under weights (n_replicates, n_rows) of an outcome (n_rows,)."""
+        ...
+
+    def smoother(self, weights: Floats) -> Floats:
+        """(n_grid, n_rows): what takes an outcome to its curve under weights (n_rows,)."""
         ...
 
 
@@ -105,12 +114,14 @@ class Weighting:
     """Balancing weights of a segment.
 
     weights: (n_rows,), not negative, summing to one. resolve: the weights under multipliers of the rows, for the
-    bootstrap; what a method learns once and keeps stays as it is. notices: what to know of them.
+    bootstrap; what a method learns once and keeps stays as it is. notices: what to know of them. balanced: (n_rows,
+    n_moments) functions that resolving balances, or regresses the treatment on; None where it does neither.
     """
 
     weights: Floats
     resolve: Resolve
     notices: tuple[Notice, ...] = ()
+    balanced: Floats | None = None
 
     @property
     def effective_sample_size(self) -> float:

@@ -15,6 +15,7 @@ from scipy import stats
 
 from causal_spark.dose_response.costs import SegmentSize
 from causal_spark.dose_response.doses import choose_doses
+from causal_spark.dose_response.expected_bias import OutcomeModel, expected_bias, fit_outcome
 from causal_spark.dose_response.imbalance import Imbalance, imbalances, notice_of
 from causal_spark.dose_response.inference import Curve, estimate_curve
 from causal_spark.dose_response.registry import WEIGHTINGS, WeightingDefinition
@@ -46,11 +47,12 @@ _ROW, _ROW_COLUMN = 200, 80
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """One group that can be read: its problem, the outcome of its rows, the estimators asked for."""
+    """One group that can be read: its problem, the outcome of its rows and a model of it, the estimators asked for."""
 
     group: Group
     problem: CurveProblem
     outcome: Floats
+    model: OutcomeModel
     tasks: Sequence[EstimatorTask]
     result: GroupResult
 
@@ -159,7 +161,8 @@ class CurveWork:
         grid, told = choose_doses(built.segment, self.grid)
         problem = curve_problem(built.segment, grid, self.stage, self.stage_options)
         result.failures += [warning_of("read", None, notice) for notice in (*built.notices, *told)]
-        return _Prepared(group, problem, built.outcome, tasks, result)
+        model = fit_outcome(problem, built.outcome, seed_for(self.seed, group.group_id, "expected_bias"))
+        return _Prepared(group, problem, built.outcome, model, tasks, result)
 
     def _fits(self, task: EstimatorTask, one: _Prepared) -> bool:
         size = GroupSize(one.group.group_id, one.group.key, len(one.group.rows), {})
@@ -202,28 +205,30 @@ class CurveWork:
             curve = estimate_curve(one.problem, weighting, one.outcome, self.least_effective, self.n_replicates, seed)
             if not np.isfinite([curve.estimate, curve.slope]).all():
                 raise SolverError("The curve is not finite.", "Rescale the outcome: it is near the largest double.")
+            bias = expected_bias(one.model, one.problem, weighting.weights)
             balance = imbalances(segment, weighting)
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(failure_of("estimate", task.name, error))
             return
         if curve.failure is not None:
             result.failures.append(failure_of("variance:bootstrap", task.name, curve.failure))
-        result.tables["response_curves"] += self._curve_rows(task.name, one.problem.grid, curve)
+        result.tables["response_curves"] += self._curve_rows(task.name, one.problem.grid, curve, bias)
         result.tables["balance"] += balance_rows(task.name, segment.names, balance, weighting.effective_sample_size)
         left = None if task.name == _AS_GIVEN else notice_of(segment, weighting, balance[0])
         notices = (*weighting.notices, *(() if left is None else (left,)))
         result.failures += [warning_of("estimate", task.name, notice) for notice in notices]
 
-    def _curve_rows(self, estimator: str, grid: Floats, curve: Curve) -> list[Row]:
-        reach = float(stats.norm.ppf((1 + self.confidence_level) / 2))
+    def _curve_rows(self, estimator: str, grid: Floats, curve: Curve, bias: Floats) -> list[Row]:
+        reach = float(stats.norm.ppf((1 + self.confidence_level) / 2)) * np.hypot(curve.std_error, bias)
         columns = {
             "dose": grid,
             "estimate": curve.estimate,
             "slope": curve.slope,
             "std_error": curve.std_error,
             "slope_std_error": curve.slope_std_error,
-            "conf_low": curve.estimate - reach * curve.std_error,
-            "conf_high": curve.estimate + reach * curve.std_error,
+            "conf_low": curve.estimate - reach,
+            "conf_high": curve.estimate + reach,
+            "expected_bias": bias,
         }
         same = {"conf_level": self.confidence_level, "n_replicates": curve.n_replicates}
         return [

@@ -11,8 +11,8 @@ from causal_spark.errors import InputError
 #: counts its rows as things that went wrong must look at ``kind``. 3: ``panel_effects`` ends in three more columns,
 #: NULL in rows of older runs, and ``tuning`` may be block: whoever reads columns by position, or knows all the ways of
 #: tuning, must look. 4: ``panel_variances`` ends in one more column, and ``panel_cells.std_error`` may be filled.
-#: 5: ``response_curves`` and ``balance``.
-CONTRACT_VERSION = 5
+#: 5: ``response_curves`` and ``balance``. 6: ``response_curves`` ends in ``expected_bias``, and its intervals hold it.
+CONTRACT_VERSION = 6
 
 #: Types every reader of protocol version 1 understands.
 TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN", "DATE", "TIMESTAMP", "DOUBLE")
@@ -294,6 +294,11 @@ RESPONSE_CURVES = TableSchema(
         *_INTERVAL,
         _CONF_LEVEL,
         _count("n_replicates", "Bootstrap replicates behind the standard errors; 0 where not estimable."),
+        _positive(
+            "expected_bias",
+            "Root of the expected squared error from confounding that the weights leave and bends that the second "
+            "stage cannot follow; the interval holds it beside std_error.",
+        ),
     ),
 )
 

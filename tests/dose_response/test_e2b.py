@@ -7,6 +7,7 @@ import torch
 from causal_spark.dose_response.e2b import (
     _LESS_WHERE_WORTH,
     E2bOptions,
+    _balanced_again,
     _network,
     _network_inputs,
     _Program,
@@ -282,7 +283,7 @@ def test_a_nearly_linear_assignment_leaves_replicates_that_can_be_balanced(seed)
     segment = random_segment(120, 3, seed=seed)
     assignment = make_responses(segment, np.linspace(-1, 1, 5), True, ResponseOptions(), 0).assignment
     multipliers = np.random.default_rng(1).exponential(size=(100, 120))
-    resolved = _resolved(segment, assignment, segment.sample_weights, multipliers)
+    resolved = _resolved(segment, _balanced_again(segment, assignment), segment.sample_weights, multipliers)
     assert np.isnan(resolved).any(axis=1).mean() < 0.1
 
 

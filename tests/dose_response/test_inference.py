@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from causal_spark.dose_response.ebct import EbctOptions, ebct1
-from causal_spark.dose_response.inference import estimate_curve
+from causal_spark.dose_response.inference import enlarged, estimate_curve
+from causal_spark.dose_response.registry import WEIGHTINGS
 from causal_spark.dose_response.types import Weighting, kept
 from causal_spark.dose_response.unweighted import UnweightedOptions, unweighted
 from causal_spark.errors import SolverError, TooFewEffectiveRowsError
@@ -61,11 +64,64 @@ def test_standard_errors_without_weights_are_those_of_robust_regression():
     design = np.stack([np.ones(400), segment.treatment], axis=1)
     residual = outcome - design @ np.linalg.lstsq(design, outcome)[0]
     bread = np.linalg.inv(design.T @ design)
-    robust = bread @ (design.T * residual**2) @ design @ bread
+    enlarged = residual / (1 - np.einsum("ni,ij,nj->n", design, bread, design))
+    robust = bread @ (design.T * enlarged**2) @ design @ bread
     at_grid = np.stack([np.ones(5), GRID], axis=1)
     wanted = np.sqrt(np.einsum("gi,ij,gj->g", at_grid, robust, at_grid))
     np.testing.assert_allclose(curve.std_error, wanted, rtol=0.06)
     np.testing.assert_allclose(curve.slope_std_error, np.sqrt(robust[1, 1]), rtol=0.06)
+
+
+def test_residuals_are_enlarged_by_the_leverage_on_all_that_is_fitted():
+    segment, outcome = sample(6, n_rows=60)
+    problem = problem_of(segment, "spline", GRID)
+    weighting = ebct1(problem, EbctOptions(), 0)
+    root = np.sqrt(weighting.weights)[:, None]
+    design = root * np.concatenate([problem.stage.basis, weighting.balanced], axis=1)
+    hat = design @ np.linalg.pinv(design)
+    residual = (root[:, 0] * outcome - hat @ (root[:, 0] * outcome)) / root[:, 0]
+    wanted = outcome - residual + residual / np.maximum(1 - np.diag(hat), 0.2)
+    np.testing.assert_allclose(enlarged(problem, weighting, outcome), wanted, atol=1e-9)
+    assert np.diag(hat).max() > 0.3
+
+
+def test_an_outcome_that_is_fitted_stays_as_it_is_and_balanced_confounding_gives_no_error():
+    segment, _ = sample(7)
+    problem = problem_of(segment, "line", GRID)
+    weighting = ebct1(problem, EbctOptions(), 0)
+    outcome = 1 + segment.treatment + segment.covariates @ [3.0, -2.0] * (1 + segment.treatment)
+    np.testing.assert_allclose(enlarged(problem, weighting, outcome), outcome, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_what_a_weighting_says_it_balances_is_a_column_for_each_row(name):
+    segment, _ = sample(8, n_rows=90)
+    options = {"hidden": 2, "n_waves": 2, "max_steps": 3} if name == "e2b" else {}
+    found = WEIGHTINGS[name].fit(problem_of(segment), WEIGHTINGS[name].options(**options), 0)
+    if name in ("unweighted", "permutation", "dcow"):
+        assert found.balanced is None
+        return
+    multipliers = np.random.default_rng(0).exponential(size=(1, 90))
+    rows = segment.sample_weights * multipliers[0] / (segment.sample_weights @ multipliers[0])
+    assert found.balanced.shape[0] == 90
+    if name != "gps":
+        # Margins stay those of the rows; products are left with what the weights had of them.
+        left = found.resolve(multipliers)[0] @ found.balanced
+        before = rows @ found.balanced
+        assert np.abs(left).max() < max(0.2 * np.abs(before).max(), 0.3)
+
+
+def test_weights_that_make_the_regression_singular_are_told_as_such():
+    segment, outcome = sample(9)
+    treatment = np.where(np.arange(200) < 100, 0.0, segment.treatment)
+    problem = problem_of(replace(segment, treatment=treatment), "line", GRID)
+    stage = replace(problem.stage, basis=np.stack([np.ones(200), treatment], axis=1))
+    problem = replace(problem, stage=stage)
+    weights = np.where(treatment == 0, 0.01, 0.0)
+    weighting = Weighting(weights, kept(weights))
+    with pytest.raises(SolverError, match="do not bear the second stage") as raised:
+        estimate_curve(problem, weighting, outcome, 0, 10, 0)
+    assert raised.value.hint
 
 
 def test_the_bootstrap_is_deterministic_in_its_seed():

@@ -157,6 +157,17 @@ def test_replicates_at_once_are_replicates_one_at_a_time(name):
 
 
 @STAGES
+def test_the_smoother_takes_outcomes_to_their_curves(name):
+    rng = np.random.default_rng(16)
+    treatment, outcome = rng.normal(size=60), rng.normal(size=60)
+    stage = made(name, treatment, np.linspace(-1, 1, 5))
+    weights = random_weights(rng, 1, 60)
+    np.testing.assert_allclose(stage.smoother(weights[0]) @ outcome, stage.curves(weights, outcome)[0][0], atol=1e-10)
+    assert stage.functions.shape == (60, stage.n_parameters)
+    np.testing.assert_allclose(stage.functions @ np.linalg.pinv(stage.functions) @ treatment, treatment, atol=1e-9)
+
+
+@STAGES
 def test_only_proportions_of_weights_matter_and_rows_without_weight_do_not(name):
     rng = np.random.default_rng(6)
     treatment, outcome = rng.normal(size=60), rng.normal(size=60)

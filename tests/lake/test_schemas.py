@@ -24,7 +24,7 @@ CONTRACT = {
     "panel_weights": "estimator kind label weight",
     "tuning_path": "estimator step lambda_time lambda_unit lambda_nn criterion",
     "response_curves": "estimator dose estimate slope std_error slope_std_error conf_low conf_high conf_level "
-    "n_replicates",
+    "n_replicates expected_bias",
     "balance": "estimator covariate moment correlation_before correlation_after effective_sample_size",
 }
 
