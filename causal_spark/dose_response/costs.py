@@ -16,7 +16,7 @@ from causal_spark.dose_response.permutation import PermutationOptions
 #: Rows and float64 numbers of problems that are fitted together: more of them gain little and hold up the task.
 _STACK_ROWS = 16_384
 _STACK_NUMBERS = 50_000_000
-_MOST_COMPANIONS = 256
+_MOST_COMPANIONS = 64
 #: Smooth functions and arrays of functions that E2B holds at once.
 _WAVES, _FUNCTION_ARRAYS = 64, 8
 #: Arrays of rows by replicates, and of rows by covariates, that are held at once.

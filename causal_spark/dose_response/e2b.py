@@ -29,6 +29,7 @@ from causal_spark.neural.training import Trained, TrainingOptions, train
 Parameters = Literal["network", "free"]
 Loss = Literal["exact", "sampled"]
 Noise = float | Literal["outcome"]
+Device = Literal["cpu", "auto"]
 #: Noise of the responses starts at so much or more and is halved as long as enough rows stay effective.
 _MOST_NOISE = 32.0
 #: An option that asks for more noise than this is trusted up to a factor: noise is halved on to the option's divided by
@@ -71,7 +72,8 @@ class E2bOptions:
     spread, by_treatment, curvature, noise, n_waves, link: of the made-up responses, see `ResponseOptions`. A logistic
     link is for outcomes between zero and one, such as binary ones; it needs sampled losses. noise: outcome looks at the
     outcome, to see how much noise it has, and at nothing else of it; everything else looks at none.
-    learning_rate, max_steps: of the last stretch of training, see `TrainingOptions`.
+    learning_rate, max_steps: of the last stretch of training, see `TrainingOptions`. device: auto trains on a GPU where
+    there is one; its weights are not those of a CPU to the last bit.
     """
 
     weights: Parameters = "network"
@@ -87,9 +89,10 @@ class E2bOptions:
     link: Link = "identity"
     learning_rate: float = 0.02
     max_steps: int = 3000
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("weights", Parameters), ("loss", Loss), ("link", Link)):
+        for name, allowed in (("weights", Parameters), ("loss", Loss), ("link", Link), ("device", Device)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(get_args(allowed))}")
         for names, is_allowed, says in _RANGES:
@@ -131,6 +134,11 @@ def trained_rows(n_rows: int) -> int:
     return n_rows if n_rows < 2 * _PIECE_ROWS else _PIECE_ROWS * min(n_rows // _PIECE_ROWS, _MOST_PIECES)
 
 
+def device_of(options: E2bOptions) -> torch.device:
+    """Where networks are trained."""
+    return torch.device("cuda" if options.device == "auto" and torch.cuda.is_available() else "cpu")
+
+
 def stack_shape(problem: CurveProblem, options: E2bOptions) -> tuple[object, ...] | None:
     """Problems of one shape can be trained side by side; None where the network is trained on pieces."""
     n_rows = problem.segment.n_rows
@@ -149,7 +157,6 @@ def e2b_stacked(
     options: E2bOptions,
     seeds: Sequence[int],
     dtype: torch.dtype = torch.float64,
-    device: torch.device | None = None,
 ) -> list[Weighting]:
     """Weights of several segments, trained side by side in one tensor program.
 
@@ -166,7 +173,7 @@ def e2b_stacked(
     ]
     inputs = [_network_inputs(one.segment) for one in problems]
     floors = [least_effective(one.segment, options) for one in problems]
-    program = _Program.of(problems, responses, inputs, floors, [(seed,) for seed in seeds], dtype, device)
+    program = _Program.of(problems, responses, inputs, floors, [(seed,) for seed in seeds], dtype, device_of(options))
     model = _free_weights(program) if options.weights == "free" else _network(program, options, seeds)
     trained = _train(program, model, torch.arange(len(problems), device=program.log_rows.device), options)
     with torch.no_grad():
@@ -191,11 +198,15 @@ def _from_pieces(problem: CurveProblem, options: E2bOptions, seed: int) -> Weigh
     inputs = _network_inputs(segment)
     floor = least_effective(segment, options) / segment.n_rows * _PIECE_ROWS
     of_pieces = [(seed, piece) for piece in range(n_pieces)]
-    program = _Program.of(pieces, responses, list(inputs[rows]), [floor] * n_pieces, of_pieces, torch.float64, None)
-    owners = torch.zeros(n_pieces, dtype=torch.long)
+    program = _Program.of(
+        pieces, responses, list(inputs[rows]), [floor] * n_pieces, of_pieces, torch.float64, device_of(options)
+    )
+    owners = torch.zeros(n_pieces, dtype=torch.long, device=program.log_rows.device)
     trained = _train(program, _network(program, options, [seed], owners), owners, options, share)
     with torch.no_grad():
-        log_weights = apply_stacked(trained.parameters, torch.tensor(inputs)[None])[0, :, 0].numpy()
+        # Of all rows, which need not fit on a GPU.
+        parameters = [layer.cpu() for layer in trained.parameters]
+        log_weights = apply_stacked(parameters, torch.tensor(inputs)[None])[0, :, 0].numpy()
     log_weights = log_weights + np.log(segment.sample_weights)
     weights = normalised(np.exp(log_weights - log_weights.max()))
     return _weighting(segment, np.zeros(segment.n_rows), weights, bool(trained.converged.all()), options)
@@ -242,10 +253,9 @@ class _Program:
         floors: Sequence[float],
         seeds: Sequence[tuple[int, ...]],
         dtype: torch.dtype,
-        device: torch.device | None,
+        device: torch.device,
     ) -> _Program:
         segments = [one.segment for one in problems]
-        device = device or torch.device("cpu")
         n_rows = max(one.n_rows for one in segments)
         log_rows = np.full((len(segments), n_rows), -np.inf)
         padded = np.zeros((len(segments), n_rows, inputs[0].shape[1]))

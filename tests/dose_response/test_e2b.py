@@ -13,6 +13,7 @@ from causal_spark.dose_response.e2b import (
     _Program,
     _resolved,
     _train,
+    device_of,
     e2b,
     e2b_stacked,
     least_effective,
@@ -333,11 +334,13 @@ def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
     options = E2bOptions(hidden=4, n_waves=8, max_steps=2)
     twice = [make_responses(problem.segment, problem.grid, True, options.responses(problem), 0)] * 2
     seen, floor = _network_inputs(problem.segment), least_effective(problem.segment, options)
-    program = _Program.of([problem, problem], twice, [seen] * 2, [floor] * 2, [(0,)] * 2, torch.float64, None)
+    program = _Program.of(
+        [problem, problem], twice, [seen] * 2, [floor] * 2, [(0,)] * 2, torch.float64, torch.device("cpu")
+    )
     owners = torch.zeros(2, dtype=torch.long)
     shared = _network(program, options, [5], owners)
     together = _train(program, shared, owners, options)
-    alone = _Program.of([problem], twice[:1], [seen], [floor], [(0,)], torch.float64, None)
+    alone = _Program.of([problem], twice[:1], [seen], [floor], [(0,)], torch.float64, torch.device("cpu"))
     own = _network(alone, options, [5])
     single = _train(alone, own, torch.zeros(1, dtype=torch.long), options)
     torch.testing.assert_close(together.losses, single.losses)
@@ -356,3 +359,10 @@ def test_a_noise_that_is_wrong_by_a_factor_of_a_hundred_does_little_harm(noise):
     assert error(found.weights) < 1.3 * error(learned(0).weights)
     least = _LESS_WHERE_WORTH * least_effective(problem.segment, E2bOptions())
     assert found.effective_sample_size > 0.9 * least
+
+
+def test_a_gpu_is_taken_where_there_is_one_and_asked_for(monkeypatch):
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert device_of(E2bOptions()).type == "cpu"
+        assert device_of(E2bOptions(device="auto")).type == ("cuda" if there else "cpu")
