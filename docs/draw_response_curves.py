@@ -48,7 +48,7 @@ def draw_smoking(path: Path) -> None:
                 below.set_ylabel("persons")
     for panel in axes[-1]:
         panel.set_xlabel("cigarettes per day in 1971")
-    axes[0, 0].legend(loc="upper left")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(STYLES))
     figure.savefig(path, dpi=120, pil_kwargs={"optimize": True})
 
 

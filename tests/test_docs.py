@@ -7,16 +7,20 @@ import pytest
 import yaml
 
 from causal_spark import errors
+from causal_spark.dose_response.registry import WEIGHTINGS
+from causal_spark.dose_response.second_stage import StageOptions
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.tuning import LAMBDA_NN_FLOOR
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
 VARIANCES_TEXT = (ROOT / "docs" / "variances.md").read_text(encoding="utf-8")
-METHODS = {**ESTIMATORS, **VARIANCES}
+CURVES_TEXT = (ROOT / "docs" / "response_curves.md").read_text(encoding="utf-8")
+PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT)
+METHODS = {**ESTIMATORS, **VARIANCES, **WEIGHTINGS}
 
 
-def sections(text: str = TEXT + VARIANCES_TEXT) -> dict[str, str]:
+def sections(text: str = "".join(PAGES)) -> dict[str, str]:
     """Text of each method's section, by the name in its heading."""
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
     texts = dict(zip(parts[::2], parts[1::2], strict=True))
@@ -34,13 +38,13 @@ def as_in_configuration(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-@pytest.mark.parametrize(("text", "methods"), [(TEXT, ESTIMATORS), (VARIANCES_TEXT, VARIANCES)])
+@pytest.mark.parametrize(("text", "methods"), list(zip(PAGES, (ESTIMATORS, VARIANCES, WEIGHTINGS), strict=True)))
 def test_every_estimator_and_variance_has_a_section_in_the_order_of_the_registry(text: str, methods: Any) -> None:
     assert list(sections(text)) == list(methods)
 
 
 def test_the_overviews_have_every_method_and_say_as_much_of_each() -> None:
-    for text, methods in ((TEXT, ESTIMATORS), (VARIANCES_TEXT, VARIANCES)):
+    for text, methods in zip(PAGES, (ESTIMATORS, VARIANCES, WEIGHTINGS), strict=True):
         table = text.partition("## Which to use when\n\n")[2].partition("\n\n")[0].splitlines()
         assert [line.split("|")[1].strip(" `") for line in table[2:]] == list(methods)
         assert len({line.count("|") for line in table}) == 1
@@ -54,6 +58,11 @@ def test_every_option_is_documented_with_its_default(name: str) -> None:
     assert [type(value) for value in documented.values()] == [type(value) for value in options.values()]
 
 
+def test_options_of_second_stages_are_documented_with_their_defaults() -> None:
+    section = CURVES_TEXT.partition("## Second stages\n")[2].partition("\n## ")[0]
+    assert documented_options(section) == {field.name: field.default for field in dataclasses.fields(StageOptions)}
+
+
 def test_the_floor_of_the_nuclear_norm_penalty_is_the_codes() -> None:
     stated = re.findall(r"(?:Candidates|up to 100 units), ≥ ([\d.e-]+)[;.] ?", "\n".join(sections().values()))
     stated += re.findall(r"The floor is ([\d.e-]+)\. ", sections()["dwcp"])
@@ -62,7 +71,7 @@ def test_the_floor_of_the_nuclear_norm_penalty_is_the_codes() -> None:
 
 
 def test_every_error_named_exists() -> None:
-    named = set(re.findall(r"`(\w+Error)`", TEXT + VARIANCES_TEXT))
+    named = set(re.findall(r"`(\w+Error)`", "".join(PAGES)))
     assert named
     assert {name for name in named if not issubclass(getattr(errors, name, object), errors.GroupError)} == set()
 
@@ -77,9 +86,7 @@ def test_links_within_the_page_lead_to_a_heading(text: str) -> None:
 
 
 def test_pictures_are_shown_and_small() -> None:
-    shown = {
-        (ROOT / "docs" / path).resolve() for path in re.findall(r"!\[.+?\]\((.+?)\)", TEXT + VARIANCES_TEXT, re.DOTALL)
-    }
+    shown = {(ROOT / "docs" / path).resolve() for path in re.findall(r"!\[.+?\]\((.+?)\)", "".join(PAGES), re.DOTALL)}
     assert shown == {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
     assert max(path.stat().st_size for path in shown) < 150_000
 
@@ -90,4 +97,4 @@ def test_the_shipped_configuration_runs_every_estimator() -> None:
 
 
 def test_lines_fit_a_screen() -> None:
-    assert [line for line in (TEXT + VARIANCES_TEXT).splitlines() if len(line) > 130] == []
+    assert [line for line in "".join(PAGES).splitlines() if len(line) > 130] == []
