@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from causal_spark.dose_response.dcow import DcowOptions
 from causal_spark.dose_response.e2b import trained_rows
+from causal_spark.dose_response.expected_bias import MODEL_ROWS
 from causal_spark.dose_response.inference import CHUNK_NUMBERS
 from causal_spark.dose_response.permutation import PermutationOptions
 
@@ -19,6 +20,8 @@ _STACK_NUMBERS = 50_000_000
 _MOST_COMPANIONS = 64
 #: Smooth functions and arrays of functions that E2B holds at once.
 _WAVES, _FUNCTION_ARRAYS = 64, 8
+#: Functions of the treatment in the outcome's model, and arrays of its functions that are held at once.
+_MODULATIONS, _MODEL_ARRAYS = 5, 4
 #: Arrays of rows by replicates, and of rows by covariates, that are held at once.
 _REPLICATE_ARRAYS, _COVARIATE_ARRAYS = 8, 10
 
@@ -60,6 +63,17 @@ def second_moments(size: SegmentSize) -> int:
 def bootstrap_seconds(size: SegmentSize, n_moments: int, n_replicates: int) -> float:
     """Of replicates in which so many moments are balanced."""
     return n_replicates * size.n_rows * (5e-8 + 1e-9 * n_moments**2)
+
+
+def model_seconds(size: SegmentSize) -> float:
+    """Of the outcome's model, from which the expected bias is told."""
+    return 0.01 + 3e-10 * min(size.n_rows, MODEL_ROWS) * (_MODULATIONS * size.n_functions) ** 2
+
+
+def model_numbers(size: SegmentSize) -> float:
+    """Numbers held by it, one group at a time."""
+    n_functions = _MODULATIONS * size.n_functions
+    return float(_MODEL_ARRAYS * (min(size.n_rows, MODEL_ROWS) + n_functions) * n_functions)
 
 
 def array_numbers(size: SegmentSize, n_columns: int, n_replicates: int) -> float:

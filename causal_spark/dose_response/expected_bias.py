@@ -21,7 +21,7 @@ _N_WAVES = 64
 #: Share of confounding that differs by treatment.
 _BY_TREATMENT = 0.2
 #: Rows that the model is fitted to; more of them change little.
-_MOST_ROWS = 4096
+MODEL_ROWS = 8192
 #: Numbers held at once while functions of all rows are smoothed.
 _CHUNK_NUMBERS = 4_000_000
 
@@ -49,13 +49,13 @@ class OutcomeModel:
 def fit_outcome(problem: CurveProblem, outcome: Floats, seed: int) -> OutcomeModel:
     """The posterior of an outcome's model, all variances by marginal likelihood.
 
-    outcome: (n_rows,). Longer segments are judged by 4,096 of their rows. Raises `SolverError` where the outcome's
+    outcome: (n_rows,). Longer segments are judged by 8,192 of their rows. Raises `SolverError` where the outcome's
     variance is beyond doubles.
     """
     segment = problem.segment
     rows = np.arange(segment.n_rows)
-    if len(rows) > _MOST_ROWS:
-        rows = np.sort(np.random.default_rng(seed).choice(len(rows), _MOST_ROWS, replace=False))
+    if len(rows) > MODEL_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(len(rows), MODEL_ROWS, replace=False))
     some = segment.of_rows(rows)
     weights = some.sample_weights
     with np.errstate(over="ignore", invalid="ignore"):

@@ -63,12 +63,12 @@ class WeightingDefinition:
         return 1 if self.stacking is None else self.stacking.companions(size)
 
     def cost(self, size: SegmentSize, options: Any, n_companions: int, n_replicates: int) -> float:
-        """Seconds of a fit and of its bootstrap."""
+        """Seconds of a fit, of its bootstrap and of its expected bias."""
         bootstrap = costs.bootstrap_seconds(size, self.moments(size), n_replicates)
-        return self.seconds(size, options, n_companions) + bootstrap
+        return self.seconds(size, options, n_companions) + bootstrap + costs.model_seconds(size)
 
     def held(self, size: SegmentSize, n_replicates: int) -> float:
-        """Float64 numbers at the peak."""
+        """Float64 numbers at the peak of a fit or of its bootstrap."""
         n_columns = size.n_covariates + self.moments(size)
         return self.numbers(size) + costs.array_numbers(size, n_columns, n_replicates)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from causal_spark.dose_response.costs import SegmentSize
+from causal_spark.dose_response.costs import SegmentSize, model_numbers
 from causal_spark.dose_response.doses import choose_doses
 from causal_spark.dose_response.expected_bias import OutcomeModel, expected_bias, fit_outcome
 from causal_spark.dose_response.imbalance import Imbalance, imbalances, notice_of
@@ -47,14 +47,17 @@ _ROW, _ROW_COLUMN = 200, 80
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """One group that can be read: its problem, the outcome of its rows and a model of it, the estimators asked for."""
+    """One group that can be read: its problem, the outcome of its rows, the estimators asked for and what they found.
+
+    fits: estimators and their weights, or why there are none.
+    """
 
     group: Group
     problem: CurveProblem
     outcome: Floats
-    model: OutcomeModel
     tasks: Sequence[EstimatorTask]
     result: GroupResult
+    fits: list[tuple[str, Weighting | Exception]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,9 @@ class CurveWork:
         segment, n_groups = self.segment_size(size), self.companions(size)
         base = n_groups * segment.n_rows * (_ROW + _ROW_COLUMN * (2 + segment.n_covariates))
         estimators = {
-            task.name: base + math.ceil(8 * n_groups * WEIGHTINGS[task.name].held(segment, self.n_replicates))
+            task.name: base
+            + math.ceil(8 * n_groups * WEIGHTINGS[task.name].held(segment, self.n_replicates))
+            + math.ceil(8 * model_numbers(segment))
             for task in self.estimators
             if task.wants(size.key)
         }
@@ -152,7 +157,9 @@ class CurveWork:
                 result.failures.append(failure_of("read", None, error))
         for task in self.estimators:
             wanting = [one for one in prepared if task in one.tasks]
-            self._estimate(task, [one for one in wanting if self._fits(task, one)])
+            self._fit(task, [one for one in wanting if self._fits(task, one)])
+        for one in prepared:
+            self._tell(one)
         return results
 
     def _prepare(self, group: Group, result: GroupResult) -> _Prepared:
@@ -161,8 +168,7 @@ class CurveWork:
         grid, told = choose_doses(built.segment, self.grid)
         problem = curve_problem(built.segment, grid, self.stage, self.stage_options)
         result.failures += [warning_of("read", None, notice) for notice in (*built.notices, *told)]
-        model = fit_outcome(problem, built.outcome, seed_for(self.seed, group.group_id, "expected_bias"))
-        return _Prepared(group, problem, built.outcome, model, tasks, result)
+        return _Prepared(group, problem, built.outcome, tasks, result)
 
     def _fits(self, task: EstimatorTask, one: _Prepared) -> bool:
         size = GroupSize(one.group.group_id, one.group.key, len(one.group.rows), {})
@@ -179,7 +185,7 @@ class CurveWork:
         described = f"{size.n_rows} rows with {n_covariates} covariates"
         return too_large(what, needed, described, limit, "use fewer covariates")
 
-    def _estimate(self, task: EstimatorTask, wanting: Sequence[_Prepared]) -> None:
+    def _fit(self, task: EstimatorTask, wanting: Sequence[_Prepared]) -> None:
         started = time.perf_counter()
         seeds = [seed_for(self.seed, one.group.group_id, task.name) for one in wanting]
         definition = WEIGHTINGS[task.name]
@@ -190,33 +196,49 @@ class CurveWork:
         fits = _fit_all(definition, problems, task.options, seeds)
         shared = (time.perf_counter() - started) / max(len(wanting), 1)
         for one, weighting in zip(wanting, fits, strict=True):
+            one.fits.append((task.name, weighting))
+            one.result.seconds[task.name] = shared
+
+    def _tell(self, one: _Prepared) -> None:
+        """Rows of everything that was found in a group. What is held for it is not held for the others beside it."""
+        started = time.perf_counter()
+        model: OutcomeModel | Exception
+        try:
+            seed = seed_for(self.seed, one.group.group_id, "expected_bias")
+            model = fit_outcome(one.problem, one.outcome, seed)
+        except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
+            model = error
+        shared = (time.perf_counter() - started) / max(len(one.fits), 1)
+        for name, weighting in one.fits:
             started = time.perf_counter()
             if isinstance(weighting, Exception):
-                one.result.failures.append(failure_of("estimate", task.name, weighting))
+                one.result.failures.append(failure_of("estimate", name, weighting))
+            elif isinstance(model, Exception):
+                one.result.failures.append(failure_of("estimate", name, model))
             else:
-                self._tell(task, one, weighting)
-            one.result.seconds[task.name] = shared + time.perf_counter() - started
+                self._tell_curve(name, one, weighting, model)
+            one.result.seconds[name] += shared + time.perf_counter() - started
 
-    def _tell(self, task: EstimatorTask, one: _Prepared, weighting: Weighting) -> None:
+    def _tell_curve(self, estimator: str, one: _Prepared, weighting: Weighting, model: OutcomeModel) -> None:
         """Rows of a weighting's curve and of its balance. Without standard errors there still is a curve."""
         result, segment = one.result, one.problem.segment
-        seed = seed_for(self.seed, one.group.group_id, f"bootstrap:{task.name}")
+        seed = seed_for(self.seed, one.group.group_id, f"bootstrap:{estimator}")
         try:
             curve = estimate_curve(one.problem, weighting, one.outcome, self.least_effective, self.n_replicates, seed)
             if not np.isfinite([curve.estimate, curve.slope]).all():
                 raise SolverError("The curve is not finite.", "Rescale the outcome: it is near the largest double.")
-            bias = expected_bias(one.model, one.problem, weighting.weights)
+            bias = expected_bias(model, one.problem, weighting.weights)
             balance = imbalances(segment, weighting)
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-            result.failures.append(failure_of("estimate", task.name, error))
+            result.failures.append(failure_of("estimate", estimator, error))
             return
         if curve.failure is not None:
-            result.failures.append(failure_of("variance:bootstrap", task.name, curve.failure))
-        result.tables["response_curves"] += self._curve_rows(task.name, one.problem.grid, curve, bias)
-        result.tables["balance"] += balance_rows(task.name, segment.names, balance, weighting.effective_sample_size)
-        left = None if task.name == _AS_GIVEN else notice_of(segment, weighting, balance[0])
+            result.failures.append(failure_of("variance:bootstrap", estimator, curve.failure))
+        result.tables["response_curves"] += self._curve_rows(estimator, one.problem.grid, curve, bias)
+        result.tables["balance"] += balance_rows(estimator, segment.names, balance, weighting.effective_sample_size)
+        left = None if estimator == _AS_GIVEN else notice_of(segment, weighting, balance[0])
         notices = (*weighting.notices, *(() if left is None else (left,)))
-        result.failures += [warning_of("estimate", task.name, notice) for notice in notices]
+        result.failures += [warning_of("estimate", estimator, notice) for notice in notices]
 
     def _curve_rows(self, estimator: str, grid: Floats, curve: Curve, bias: Floats) -> list[Row]:
         reach = float(stats.norm.ppf((1 + self.confidence_level) / 2)) * np.hypot(curve.std_error, bias)

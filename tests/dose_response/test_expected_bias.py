@@ -91,7 +91,7 @@ def test_long_segments_are_judged_by_some_of_their_rows_and_smoothed_over_all(mo
     all_rows = told(problem, outcome)
     monkeypatch.setattr("causal_spark.dose_response.expected_bias._CHUNK_NUMBERS", 10_000)
     np.testing.assert_allclose(told(problem, outcome), all_rows, rtol=1e-9)
-    monkeypatch.setattr("causal_spark.dose_response.expected_bias._MOST_ROWS", 1000)
+    monkeypatch.setattr("causal_spark.dose_response.expected_bias.MODEL_ROWS", 1000)
     found = told(problem, outcome)
     assert (found != all_rows).all()
     np.testing.assert_allclose(found, all_rows, rtol=0.3)
