@@ -3,7 +3,16 @@ import math
 import numpy as np
 import pytest
 
-from causal_spark.engine.plan import MAX_WAVES, TASK_ROWS, TASK_SECONDS, WAVE_SECONDS, Plan, make_plan
+from causal_spark.engine.plan import (
+    BUNDLE_RATIO,
+    MAX_WAVES,
+    TASK_ROWS,
+    TASK_SECONDS,
+    WAVE_SECONDS,
+    Plan,
+    make_bundles,
+    make_plan,
+)
 from causal_spark.engine.work import GroupSize, RoundSize
 
 
@@ -78,3 +87,46 @@ def test_many_long_groups_come_last_in_waves_that_fill_a_cluster() -> None:
 @pytest.mark.parametrize("n_groups", [1, 2])
 def test_few_groups_make_one_wave(n_groups: int) -> None:
     assert len(plan_of([0.1] * n_groups).waves) == 1
+
+
+class Companions(FixedCost):
+    """A science that runs groups of up to so many rows side by side, as many as fit."""
+
+    def companions(self, size: GroupSize) -> int:
+        return max(1, 1000 // size.n_rows)
+
+
+def sizes_of(rows: list[int]) -> list[GroupSize]:
+    return [GroupSize(f"g{i:05d}", {}, n, {"seconds": 1.0}) for i, n in enumerate(rows)]  # type: ignore[dict-item]
+
+
+def test_bundles_hold_every_group_once_with_others_of_like_size_and_no_more_than_fit() -> None:
+    sizes = sizes_of(np.random.default_rng(2).integers(20, 2000, 300).tolist())
+    bundles = make_bundles(sizes, Companions())  # type: ignore[arg-type]
+    assert sorted(size.group_id for bundle in bundles for size in bundle) == [size.group_id for size in sizes]
+    assert max(map(len, bundles)) > 5
+    for bundle in bundles:
+        rows = [size.n_rows for size in bundle]
+        assert max(rows) <= BUNDLE_RATIO * min(rows)
+        assert len(bundle) == 1 or len(bundle) <= 1000 // min(rows)
+        assert [size.group_id for size in bundle] == sorted(size.group_id for size in bundle)
+
+
+def test_bundles_do_not_depend_on_the_order_in_which_groups_are_found() -> None:
+    sizes = sizes_of(np.random.default_rng(3).integers(20, 400, 200).tolist())
+    shuffled = [sizes[k] for k in np.random.default_rng(4).permutation(200)]
+    assert make_bundles(shuffled, Companions()) == make_bundles(sizes, Companions())  # type: ignore[arg-type]
+
+
+def test_a_bundle_is_one_piece_of_work() -> None:
+    sizes = sizes_of(np.random.default_rng(5).integers(20, 400, 200).tolist())
+    plan = make_plan(sizes, Companions())  # type: ignore[arg-type]
+    places: dict[int, set[tuple[int, int]]] = {}
+    members: dict[int, list[str]] = {}
+    for group in plan.groups:
+        places.setdefault(group.bundle, set()).add((group.wave, group.task))
+        members.setdefault(group.bundle, []).append(group.group_id)
+    assert {len(one) for one in places.values()} == {1}
+    made = make_bundles(sizes, Companions())  # type: ignore[arg-type]
+    wanted = {tuple(size.group_id for size in bundle) for bundle in made}
+    assert {tuple(sorted(one)) for one in members.values()} == wanted
