@@ -72,7 +72,7 @@ def test_a_number_of_doses_lies_between_the_quantiles_of_each_group() -> None:
 
 @pytest.mark.parametrize("name", CERTAIN)
 def test_a_row_that_stands_for_three_is_as_three_rows(name: str) -> None:
-    frame = individuals(90).assign(weight=np.where(np.arange(90) < 30, 3.0, 1.0))
+    frame = individuals(240).assign(weight=np.where(np.arange(240) < 80, 3.0, 1.0))
     repeated = frame.loc[frame.index.repeat(frame["weight"].astype(int))]
     settings = {"grid": [-1, 0, 1], "min_effective_rows": 5}
     weighted = curves(frame, name, roles=ROLES | {"sample_weight": "weight"}, **settings)

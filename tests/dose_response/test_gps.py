@@ -73,7 +73,7 @@ def test_a_treatment_made_from_the_covariates_is_declined(noise):
 
 
 def test_published_effects_of_smoking_more_are_found_again():
-    """Hernan, Robins, What If, section 12.4: 2.0 kg gained at no change of 1,162 light smokers' intensity, .9 at +20."""
+    """Hernan, Robins, What If, section 12.4: 2.0 kg gained by 1,162 light smokers who changed nothing, .9 at +20."""
     cohort = pd.read_stata(_data_file("causaldata", "nhefs/nhefs.dta"))
     cohort = cohort[(cohort["smokeintensity"] <= 25) & cohort["wt82"].notna()]
     assert len(cohort) == 1162
