@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from causal_spark.dose_response.dcow import DcowOptions
-from causal_spark.dose_response.e2b import E2bOptions, e2b, e2b_stacked
+from causal_spark.dose_response.e2b import E2bOptions, e2b, e2b_stacked, trained_rows
 from causal_spark.dose_response.ebct import EbctOptions
 from causal_spark.dose_response.expected_bias import expected_bias, fit_outcome
 from causal_spark.dose_response.gps import GpsOptions
@@ -40,8 +40,6 @@ _LARGE = 200_000
 SIZES = (500, 2000)
 BOOTSTRAP_REPLICATES = 200
 RETRAINED_REPLICATES = 60
-#: From so many rows on e2b trains a segment on pieces, which several segments cannot share.
-_PIECES_FROM = 4096
 
 #: By name in the tables: a weighting and its options.
 METHODS: Mapping[str, tuple[str, Any]] = MappingProxyType(
@@ -138,7 +136,7 @@ def method_of(name: str) -> tuple[str, Any]:
 
 def is_stacked(cell: Cell) -> bool:
     """Whether its draws are trained side by side."""
-    return method_of(cell.method)[0] == "e2b" and cell.n_rows < _PIECES_FROM
+    return method_of(cell.method)[0] == "e2b" and trained_rows(cell.n_rows) == cell.n_rows
 
 
 def run(task: Task) -> list[dict[str, object]]:

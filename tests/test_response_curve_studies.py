@@ -254,4 +254,5 @@ def test_parts_share_draws_and_long_segments_are_not_stacked() -> None:
     assert not any("curvature" in cell.method and cell.design in ("L1", "L2") for cell in priors)
     assert {response_curves.batch_of(Cell("curves", "L1", n, "e2b")) for n in (500, 1000)} == {20}
     assert response_curves.batch_of(Cell("curves", "L1", 2000, "e2b")) == 10
-    assert not curve_draws.is_stacked(Cell("curves", "L1", 8000, "e2b"))
+    assert curve_draws.is_stacked(Cell("curves", "L1", 8000, "e2b"))
+    assert not curve_draws.is_stacked(Cell("curves", "L1", 40_000, "e2b"))

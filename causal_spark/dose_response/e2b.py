@@ -43,9 +43,9 @@ _LEVEL_STEPS = 60
 #: `least_effective` holds for so many rows; with more of them, variance matters less and bias as much as ever.
 _USUAL_ROWS = 500.0
 _LESS_WITH_ROWS = 0.2
-#: Larger segments are trained on so many pieces at most, of so many rows.
+#: Segments of more rows than so many pieces have are trained on these.
 _PIECE_ROWS = 2048
-_MOST_PIECES = 16
+_N_PIECES = 16
 #: Of a moment of variance one so much of a miss is left, small beside what chance does to it.
 _RIDGE = 0.01
 #: Drawn responses by which sampled losses are judged; none of them is trained on.
@@ -122,7 +122,7 @@ class E2bOptions:
 def e2b(problem: CurveProblem, options: E2bOptions, seed: int) -> Weighting:
     """Weights of one segment, see the module. The bootstrap keeps the network and balances again around its weights.
 
-    From 4,096 rows on the network is trained on up to 16 random pieces of 2,048 rows and applied to all.
+    Beyond 32,768 rows the network is trained on 16 random pieces of 2,048 rows and applied to all.
     """
     if options.weights == "network" and trained_rows(problem.segment.n_rows) < problem.segment.n_rows:
         return _from_pieces(problem, options, seed)
@@ -131,7 +131,7 @@ def e2b(problem: CurveProblem, options: E2bOptions, seed: int) -> Weighting:
 
 def trained_rows(n_rows: int) -> int:
     """Rows of a segment that its network is trained on."""
-    return n_rows if n_rows < 2 * _PIECE_ROWS else _PIECE_ROWS * min(n_rows // _PIECE_ROWS, _MOST_PIECES)
+    return min(n_rows, _N_PIECES * _PIECE_ROWS)
 
 
 def device_of(options: E2bOptions) -> torch.device:
@@ -186,9 +186,8 @@ def e2b_stacked(
 
 def _from_pieces(problem: CurveProblem, options: E2bOptions, seed: int) -> Weighting:
     segment = problem.segment
-    n_pieces = min(segment.n_rows // _PIECE_ROWS, _MOST_PIECES)
-    drawn = np.random.default_rng(seed).permutation(segment.n_rows)[: n_pieces * _PIECE_ROWS]
-    rows = np.sort(drawn.reshape(n_pieces, _PIECE_ROWS), axis=1)
+    drawn = np.random.default_rng(seed).permutation(segment.n_rows)[: _N_PIECES * _PIECE_ROWS]
+    rows = np.sort(drawn.reshape(_N_PIECES, _PIECE_ROWS), axis=1)
     pieces = [problem.of_rows(one) for one in rows]
     # A piece stands for all rows, whose noise averages out further than its own.
     share = _PIECE_ROWS / segment.n_rows
@@ -197,11 +196,11 @@ def _from_pieces(problem: CurveProblem, options: E2bOptions, seed: int) -> Weigh
     responses = [make_responses(one.segment, one.grid, one.is_line, chosen, seed) for one in pieces]
     inputs = _network_inputs(segment)
     floor = least_effective(segment, options) / segment.n_rows * _PIECE_ROWS
-    of_pieces = [(seed, piece) for piece in range(n_pieces)]
+    of_pieces = [(seed, piece) for piece in range(_N_PIECES)]
     program = _Program.of(
-        pieces, responses, list(inputs[rows]), [floor] * n_pieces, of_pieces, torch.float64, device_of(options)
+        pieces, responses, list(inputs[rows]), [floor] * _N_PIECES, of_pieces, torch.float64, device_of(options)
     )
-    owners = torch.zeros(n_pieces, dtype=torch.long, device=program.log_rows.device)
+    owners = torch.zeros(_N_PIECES, dtype=torch.long, device=program.log_rows.device)
     trained = _train(program, _network(program, options, [seed], owners), owners, options, share)
     with torch.no_grad():
         # Of all rows, which need not fit on a GPU.

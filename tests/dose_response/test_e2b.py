@@ -293,7 +293,7 @@ def test_a_long_segment_is_trained_on_pieces_and_the_network_applied_to_all_rows
     problem, outcome, truth = curved(2)
     problem, options = problem_of(problem.segment, stage, problem.grid), E2bOptions(max_steps=100)
     monkeypatch.setattr("causal_spark.dose_response.e2b._PIECE_ROWS", 100)
-    monkeypatch.setattr("causal_spark.dose_response.e2b._MOST_PIECES", 3)
+    monkeypatch.setattr("causal_spark.dose_response.e2b._N_PIECES", 3)
     trained_on = []
     monkeypatch.setattr(
         "causal_spark.dose_response.e2b.make_responses",
@@ -317,6 +317,7 @@ def test_a_long_segment_is_trained_on_pieces_and_the_network_applied_to_all_rows
 
 def test_pieces_have_draws_of_their_own(brief, monkeypatch):
     monkeypatch.setattr("causal_spark.dose_response.e2b._PIECE_ROWS", 50)
+    monkeypatch.setattr("causal_spark.dose_response.e2b._N_PIECES", 2)
     seen = set()
     monkeypatch.setattr(
         "causal_spark.dose_response.e2b.draw_responses",
