@@ -97,13 +97,13 @@ def measure(case: Case, level_steps: int, steps: int | None, stack: int, runs: i
         e2b._LEVEL_STEPS = usual
     start = time.process_time()
     for k, one in enumerate(problems):
-        make_responses(one.segment, one.grid, one.is_line, options.responses, k)
+        make_responses(one.segment, one.grid, one.is_line, options.responses(one), k)
     responses = time.process_time() - start
     apart = max(float(np.abs(a.weights - b.weights).max() * case.n_rows) for a, b in zip(alone, together, strict=True))
     return {
         "segments": case.n_segments,
         "rows": case.n_rows,
-        "steps": "all" if steps is None else e2b._N_LEVELS * level_steps + steps,
+        "steps": "all" if steps is None else f"{level_steps} a level + {steps}",
         "stack": stack,
         "runs": runs,
         "loop_cpu_s": round(loop, 2),
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", default=["64x500", "256x100", "1000x200"], help="segments x rows")
     parser.add_argument("--converge", nargs="*", default=["64x500"], help="cases to train to the end as well")
     parser.add_argument(
-        "--level-steps", type=int, default=20, help="steps of each of the seven stretches before the last"
+        "--level-steps", type=int, default=20, help="steps of each stretch before the last; they lower the noise"
     )
     parser.add_argument("--steps", type=int, default=100, help=f"steps of the last stretch, {_MOST_STEPS} at most")
     parser.add_argument("--stack", type=int, nargs="+", default=[0], help="segments trained at once; 0: all of a case")
