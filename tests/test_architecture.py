@@ -20,6 +20,7 @@ ALLOWED = {
         *("causal_spark.errors", "causal_spark.dose_response", "causal_spark.neural"),
     },
     "neural": {"torch", "causal_spark.neural"},
+    "tabular": {"numpy", "causal_spark.errors", "causal_spark.tabular"},
     "lake": {"pyspark", "causal_spark.errors", "causal_spark.lake"},
 }
 

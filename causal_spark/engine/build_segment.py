@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from causal_spark.dose_response.covariates import encode_covariates
 from causal_spark.dose_response.types import Floats, Notice, Segment, normalised
 from causal_spark.engine.columns import COVARIATE
 from causal_spark.errors import (
@@ -20,6 +19,7 @@ from causal_spark.errors import (
     TreatmentSupportError,
     TreatmentValueError,
 )
+from causal_spark.tabular.encoding import learn_encoding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +36,7 @@ def build_segment(rows: pa.Table) -> BuiltSegment:
 
     Rows without treatment or outcome are left out and told of; rows of weight zero stand for nobody and are left out.
     Raises `SampleWeightError`, `TreatmentValueError`, `OutcomeValueError` for values that cannot be, `NoRowsError`,
-    `TreatmentSupportError` where all have the same treatment, and as `encode_covariates`.
+    `TreatmentSupportError` where all have the same treatment, and as `learn_encoding`.
     """
     names = [name for name in rows.column_names if name.startswith(COVARIATE)]
     treatment, outcome = _numbers(rows["_treatment"]), _numbers(rows["_outcome"])
@@ -65,8 +65,8 @@ def build_segment(rows: pa.Table) -> BuiltSegment:
     if np.ptp(treatment) == 0:
         raise TreatmentSupportError(f"All rows have the treatment {treatment[0]:g}.", "Drop the group.")
     raw = {name.removeprefix(COVARIATE): _covariate(rows[name], used) for name in names}
-    encoded = encode_covariates(raw, weights)
-    segment = Segment(encoded.columns, treatment, weights, encoded.names)
+    encoding = learn_encoding(raw, weights)
+    segment = Segment(encoding.apply(raw), treatment, weights, encoding.names)
     n_left_out = int(np.sum(counts & ~known))
     if not n_left_out:
         return BuiltSegment(segment, outcome, ())
