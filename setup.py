@@ -40,6 +40,7 @@ EXTRAS = {
         "polars>=2.1",  # the same
         "duckdb>=2.0",  # the same
         "matplotlib>=3.9",  # draws the pictures of docs/
+        "causallib>=0.10",  # covariates of the ACIC 2016 competition, for a study (Apache-2.0); nothing else of it
         # The client of Spark Connect, as `pyspark[connect]` lists it: the tests run on classic Spark and on Connect.
         "grpcio>=1.76",
         "grpcio-status>=1.76",

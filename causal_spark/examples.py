@@ -133,14 +133,14 @@ def _policy_panels() -> Iterator[pd.DataFrame]:
     penn = _read_synthdid("PENN")
     yield _panel(penn, "pwt_placebo", "country", "year", "log_gdp", _last_periods(penn, "country", "year", "dem"))
 
-    texas = pd.read_stata(_data_file("causaldata", "texas/texas.dta"))
+    texas = pd.read_stata(installed_file("causaldata", "texas/texas.dta"))
     treated = (texas["state"] == "Texas") & (texas["year"] >= 1993)
     yield _panel(texas, "texas_prisons", "state", "year", "bmprison", treated)
 
     # castle.dta numbers its states 1..51 in alphabetical order and leaves out the District of Columbia (9); the
     # Texas file has all 51 names.
     state = dict(enumerate(sorted(texas["state"].unique()), start=1))
-    castle = pd.read_stata(_data_file("causaldata", "castle/castle.dta"))
+    castle = pd.read_stata(installed_file("causaldata", "castle/castle.dta"))
     castle = castle.assign(state=castle["sid"].map(state)).sort_values(["sid", "year"])
     treated = castle["post"] | castle.groupby("sid")["post"].shift(-1, fill_value=0)
     yield _panel(castle, "castle_doctrine", "state", "year", "l_homicide", treated)
@@ -175,11 +175,12 @@ def _last_periods(data: pd.DataFrame, unit: str, year: str, policy: str) -> pd.S
 
 
 def _read_synthdid(name: str) -> pd.DataFrame:
-    path = _data_file("synthdid", f"data/{name}.csv", distribution="synthdid-py")
+    path = installed_file("synthdid", f"data/{name}.csv", distribution="synthdid-py")
     return pd.read_csv(path, sep=";", true_values=["TRUE"], false_values=["FALSE"])
 
 
-def _data_file(package: str, name: str, distribution: str | None = None) -> Path:
+def installed_file(package: str, name: str, distribution: str | None = None) -> Path:
+    """A data file of an installed package. Raises `ConfigError` where there is none."""
     # The package is located but not imported: importing causaldata loads all its data sets and statsmodels.
     spec = find_spec(package)
     if spec is None or spec.origin is None:
@@ -207,7 +208,7 @@ _ALCOHOL = {
 
 
 def _smoking() -> pd.DataFrame:
-    cohort = pd.read_stata(_data_file("causaldata", "nhefs/nhefs.dta"))
+    cohort = pd.read_stata(installed_file("causaldata", "nhefs/nhefs.dta"))
     persons = pd.DataFrame(
         {
             "sex": cohort["sex"].astype(str).map(_SEX),

@@ -4,7 +4,7 @@ import pytest
 
 from causal_spark.dose_response.gps import GpsOptions, gps
 from causal_spark.errors import PositivityError
-from causal_spark.examples import _data_file
+from causal_spark.examples import installed_file
 from tests.dose_response.segments import problem_of, random_segment, segment_of
 
 
@@ -74,7 +74,7 @@ def test_a_treatment_made_from_the_covariates_is_declined(noise):
 
 def test_published_effects_of_smoking_more_are_found_again():
     """Hernan, Robins, What If, section 12.4: 2.0 kg gained by 1,162 light smokers who changed nothing, .9 at +20."""
-    cohort = pd.read_stata(_data_file("causaldata", "nhefs/nhefs.dta"))
+    cohort = pd.read_stata(installed_file("causaldata", "nhefs/nhefs.dta"))
     cohort = cohort[(cohort["smokeintensity"] <= 25) & cohort["wt82"].notna()]
     assert len(cohort) == 1162
     numbers = [cohort[name].to_numpy(dtype=float) for name in ("age", "smokeintensity", "smokeyrs", "wt71")]
