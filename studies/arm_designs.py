@@ -1,9 +1,9 @@
 """Simulation designs for effects of several treatments: covariates, a confounded arm, an outcome, all mean outcomes.
 
-None of them is published with its code. synth2k has what the arms share, a nonlinear prognostic part, and effects on top
-of it; synth2k_strong assigns arms two and a half times as strongly by it. ihdp4 has covariates like those of the Infant
-Health and Development Program as Hill (2011) uses them, and surfaces of the arms that share nothing. acic4 has the
-covariates of the ACIC 2016 competition (Dorie et al. 2019) and responses of random terms, some of them shared.
+None of them is published with its code. synth2k has what the arms share, a nonlinear prognostic part, and effects on
+top of it; synth2k_strong assigns arms two and a half times as strongly by it. ihdp4 has covariates like those of the
+Infant Health and Development Program as Hill (2011) uses them, and surfaces of the arms that share nothing. acic4 has
+the covariates of the ACIC 2016 competition (Dorie et al. 2019) and responses of random terms, some of them shared.
 """
 
 from __future__ import annotations

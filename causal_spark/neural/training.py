@@ -15,7 +15,8 @@ _EPSILON = 1e-8
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
     """learning_rate: of Adam at first; it falls by `decay` whenever the loss has not improved by `tolerance`
-    (relative) for `patience` steps, and training ends at the fall number `n_falls`, or after `max_steps`.
+    (relative) for `patience` steps, and training ends at the fall number `n_falls`, or after `max_steps`. check_every:
+    steps between looks at the loss, which `patience` then counts; where it is not the loss whose gradient is followed.
     """
 
     learning_rate: float = 0.02
@@ -24,6 +25,7 @@ class TrainingOptions:
     patience: int = 40
     n_falls: int = 3
     max_steps: int = 3000
+    check_every: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,24 +65,27 @@ def train(
     n_steps = torch.zeros_like(waited)
     running = torch.ones(n_models, dtype=torch.bool, device=device)
     for step in range(options.max_steps):
-        with torch.set_grad_enabled(drawn_losses_of is None):
-            losses = losses_of(current)
+        is_looking = step % options.check_every == 0
+        if is_looking or drawn_losses_of is None:
+            with torch.set_grad_enabled(drawn_losses_of is None):
+                losses = losses_of(current)
         followed = losses if drawn_losses_of is None else drawn_losses_of(current, step)
         gradients = torch.autograd.grad(followed.sum(), current)
-        found = losses.detach()
         with torch.no_grad():
-            better = running & (found < lowest)
-            lowest = torch.where(better, found, lowest)
-            for kept, one in zip(best, current, strict=True):
-                kept[better] = one.detach()[better]
-            improved = running & (found < reference - options.tolerance * reference.abs().nan_to_num(posinf=0.0))
-            improved |= running & torch.isinf(reference)
-            reference = torch.where(improved, found, reference)
-            waited = torch.where(improved, 0, waited + 1)
-            tired = running & (waited >= options.patience)
-            rate = torch.where(tired, rate * options.decay, rate)
-            falls += tired
-            waited = torch.where(tired, 0, waited)
+            if is_looking:
+                found = losses.detach()
+                better = running & (found < lowest)
+                lowest = torch.where(better, found, lowest)
+                for kept, one in zip(best, current, strict=True):
+                    kept[better] = one.detach()[better]
+                improved = running & (found < reference - options.tolerance * reference.abs().nan_to_num(posinf=0.0))
+                improved |= running & torch.isinf(reference)
+                reference = torch.where(improved, found, reference)
+                waited = torch.where(improved, 0, waited + 1)
+                tired = running & (waited >= options.patience)
+                rate = torch.where(tired, rate * options.decay, rate)
+                falls += tired
+                waited = torch.where(tired, 0, waited)
             n_steps += running
             running &= falls < options.n_falls
             if not running.any():

@@ -1,0 +1,1 @@
+"""Effects of each of several treatments for each row, from observational data."""

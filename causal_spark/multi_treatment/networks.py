@@ -1,0 +1,321 @@
+"""Networks with a shared representation and a head per arm, many of them trained as one tensor program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from causal_spark.multi_treatment.discrepancy import matching_terms
+from causal_spark.multi_treatment.types import ArmSample, Floats, Rows, folds_of
+from causal_spark.neural.training import TrainingOptions, train
+
+Head = Literal["shared", "offset"]
+Matching = Literal["none", "control", "pairwise", "population"]
+_MATCHINGS = ("control", "pairwise", "population")
+#: Standardised covariates beyond this are moved there: networks know nothing of far tails.
+_CLIP = 5.0
+_BATCH_ROWS = 256
+_HELD_OUT = 0.2
+#: Looks at the held-out loss without improvement until the rate falls, falls until the end, and steps at most.
+_TRAINING = TrainingOptions(
+    learning_rate=0.005, decay=0.3, tolerance=1e-3, patience=8, n_falls=3, max_steps=3000, check_every=10
+)
+_SPREAD_FLOOR = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """head: shared (all arms alike) or offset (those of others are added to the control arm's). matching: which
+    discrepancy of the arms' representations is penalised, alpha times it. weight_decay: times the squared weights.
+    """
+
+    head: Head = "shared"
+    matching: Matching = "none"
+    alpha: float = 0.0
+    weight_decay: float = 3e-3
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkShape:
+    """Units of the two layers of the representation, and of the hidden layer of each head."""
+
+    hidden: int = 48
+    representation: int = 32
+    head: int = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaling:
+    """Means and standard deviations of covariates (n_covariates,) and outcome. Of binary outcomes: zero and one."""
+
+    means: Floats
+    spreads: Floats
+    centre: float
+    scale: float
+
+    def inputs(self, covariates: Floats) -> Floats:
+        """(n_rows, n_covariates) standardised covariates without their far tails."""
+        return np.clip((covariates - self.means) / self.spreads, -_CLIP, _CLIP)
+
+
+def scaling_of(sample: ArmSample) -> Scaling:
+    """Of a sample."""
+    spreads = sample.covariates.std(axis=0)
+    spreads = np.where(spreads > 0, spreads, 1.0)
+    if sample.is_binary:
+        return Scaling(sample.covariates.mean(axis=0), spreads, 0.0, 1.0)
+    scale = float(sample.outcome.std())
+    return Scaling(sample.covariates.mean(axis=0), spreads, float(sample.outcome.mean()), scale if scale > 0 else 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One network to train: on which of the samples, how, and with which split and start."""
+
+    sample: int
+    spec: NetworkSpec
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Networks:
+    """Trained networks of one shape. parameters: see `_layers`, the first axis is the network. centre, spread:
+    (n_networks, 1, n_features) of the representation before it is standardised. is_offset: (n_networks,).
+    held_out: (n_networks,) losses on the rows held out: mean squared errors of standardised outcomes, or minus log
+    likelihoods. converged: (n_networks,).
+    """
+
+    parameters: list[Tensor]
+    centre: Tensor
+    spread: Tensor
+    is_offset: Tensor
+    held_out: Floats
+    converged: np.ndarray
+
+    def predict(self, inputs: Floats, network: int) -> Floats:
+        """(n_rows, n_arms) outputs of one network for standardised covariates: standardised outcomes or log odds."""
+        own = [one[network : network + 1] for one in self.parameters]
+        rows = torch.as_tensor(inputs, dtype=own[0].dtype)[None]
+        with torch.no_grad():
+            features = (_represent(own, rows) - self.centre[network]) / self.spread[network]
+            return _heads(own, features, self.is_offset[network : network + 1])[0].double().numpy()
+
+
+def train_networks(
+    samples: Sequence[ArmSample],
+    scalings: Sequence[Scaling],
+    jobs: Sequence[Job],
+    shape: NetworkShape,
+    dtype: torch.dtype = torch.float32,
+) -> Networks:
+    """Train all jobs side by side; each is what it would be alone, up to rounding.
+
+    samples: with the same numbers of covariates and arms, all binary or none.
+    """
+    program = _Program.of(samples, scalings, jobs, dtype)
+    n_covariates, n_arms = samples[0].covariates.shape[1], samples[0].n_arms
+    layers = _layers(n_covariates, n_arms, shape, [job.seed for job in jobs], dtype)
+    trained = train(partial(_held_out_losses, program), layers, _TRAINING, partial(_followed, program))
+    centre, spread = _moments(program, trained.parameters)
+    return Networks(
+        trained.parameters,
+        centre,
+        spread,
+        program.is_offset,
+        trained.losses.double().numpy(),
+        trained.converged.numpy(),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Program:
+    """Tensors of all jobs.
+
+    inputs: (n_samples, n_rows, n_covariates), outcome, arm: (n_samples, n_rows), padded. owner: (n_jobs,) the samples.
+    order: (n_jobs, n_places) training rows, shuffled again and again; batch: (n_jobs,) rows of a step. held, held_mask:
+    (n_jobs, n_held) rows held out and which of them there are. train_rows, train_mask: likewise, of training rows.
+    matching: (n_jobs, 3) what each of the matching terms counts. decay: (n_jobs,). shares: (n_samples, n_arms).
+    """
+
+    inputs: Tensor
+    outcome: Tensor
+    arm: Tensor
+    owner: Tensor
+    order: list[Tensor]
+    batch: list[int]
+    held: Tensor
+    held_mask: Tensor
+    train_rows: Tensor
+    train_mask: Tensor
+    matching: Tensor
+    decay: Tensor
+    is_offset: Tensor
+    n_arms: int
+    is_binary: bool
+
+    @classmethod
+    def of(
+        cls, samples: Sequence[ArmSample], scalings: Sequence[Scaling], jobs: Sequence[Job], dtype: torch.dtype
+    ) -> _Program:
+        n_rows = max(one.n_rows for one in samples)
+        inputs = np.zeros((len(samples), n_rows, samples[0].covariates.shape[1]))
+        outcome, arm = np.zeros((len(samples), n_rows)), np.zeros((len(samples), n_rows), dtype=np.int64)
+        for place, (one, scaling) in enumerate(zip(samples, scalings, strict=True)):
+            inputs[place, : one.n_rows] = scaling.inputs(one.covariates)
+            outcome[place, : one.n_rows] = (one.outcome - scaling.centre) / scaling.scale
+            arm[place, : one.n_rows] = one.arm
+        held, kept, orders, batches = [], [], [], []
+        for job in jobs:
+            rng = np.random.default_rng(job.seed)
+            out, rest = _split(samples[job.sample].arm, rng)
+            batch = min(_BATCH_ROWS, len(rest))
+            n_epochs = -(-_TRAINING.max_steps * batch // len(rest)) + 1
+            held.append(out)
+            kept.append(rest)
+            orders.append(torch.from_numpy(np.concatenate([rng.permutation(rest) for _ in range(n_epochs)])))
+            batches.append(batch)
+        held_rows, held_mask = _padded(held, dtype)
+        train_rows, train_mask = _padded(kept, dtype)
+        matching = [[job.spec.alpha * (job.spec.matching == name) for name in _MATCHINGS] for job in jobs]
+        return cls(
+            torch.tensor(inputs, dtype=dtype),
+            torch.tensor(outcome, dtype=dtype),
+            torch.tensor(arm),
+            torch.tensor([job.sample for job in jobs]),
+            orders,
+            batches,
+            held_rows,
+            held_mask,
+            train_rows,
+            train_mask,
+            torch.tensor(matching, dtype=dtype),
+            torch.tensor([job.spec.weight_decay for job in jobs], dtype=dtype),
+            torch.tensor([job.spec.head == "offset" for job in jobs]),
+            samples[0].n_arms,
+            samples[0].is_binary,
+        )
+
+    def batch_at(self, step: int) -> tuple[Tensor, Tensor]:
+        """(n_jobs, n_batch) rows of a step, and weights that sum to one in each job."""
+        most = max(self.batch)
+        rows = torch.zeros(len(self.order), most, dtype=torch.long)
+        weights = torch.zeros(len(self.order), most, dtype=self.inputs.dtype)
+        for place, (order, size) in enumerate(zip(self.order, self.batch, strict=True)):
+            rows[place, :size] = order[step * size : (step + 1) * size]
+            weights[place, :size] = 1.0 / size
+        return rows, weights
+
+    def taken(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs (n_jobs, n, n_covariates), outcomes and arms (n_jobs, n) of rows of each job's sample."""
+        owner = self.owner[:, None]
+        return self.inputs[owner, rows], self.outcome[owner, rows], self.arm[owner, rows]
+
+
+def _split(arm: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """Rows held out, a fifth of each arm, and the others. Arms of a single row keep it."""
+    folds = folds_of(arm, round(1 / _HELD_OUT), rng)
+    out = folds == int(rng.integers(round(1 / _HELD_OUT)))
+    for k in np.flatnonzero(np.bincount(arm[out], minlength=arm.max() + 1) == np.bincount(arm)):
+        out[arm == k] = False
+    return np.flatnonzero(out), np.flatnonzero(~out)
+
+
+def _padded(rows: Sequence[Rows], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    most = max(map(len, rows))
+    padded = np.stack([np.pad(one, (0, most - len(one))) for one in rows])
+    mask = np.stack([np.arange(most) < len(one) for one in rows]) / np.array([[len(one)] for one in rows])
+    return torch.tensor(padded), torch.tensor(mask, dtype=dtype)
+
+
+def _layers(
+    n_covariates: int, n_arms: int, shape: NetworkShape, seeds: Sequence[int], dtype: torch.dtype
+) -> list[Tensor]:
+    """Weights and biases of the two layers of the representation and of the two of the heads, which start at zero.
+
+    The first layer of the heads has one block of units per arm, the second a column of weights for each block.
+    """
+    sizes = (
+        (n_covariates, shape.hidden, n_covariates),
+        (shape.hidden, shape.representation, shape.hidden),
+        (shape.representation, n_arms * shape.head, shape.representation),
+        (n_arms, shape.head, shape.head),
+    )
+    found = []
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    for depth, (n_in, n_out, fan) in enumerate(sizes):
+        drawn = torch.stack([torch.rand(n_in, n_out, generator=one, dtype=torch.float64) for one in generators])
+        found.append(((2 * drawn - 1) * (3.0 / fan) ** 0.5).to(dtype))
+        n_biases = n_arms if depth == len(sizes) - 1 else n_out
+        found.append(torch.zeros(len(seeds), 1, n_biases, dtype=dtype))
+    return found
+
+
+def _represent(layers: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    hidden = functional.silu(torch.baddbmm(layers[1], inputs, layers[0]))
+    return functional.silu(torch.baddbmm(layers[3], hidden, layers[2]))
+
+
+def _heads(layers: Sequence[Tensor], features: Tensor, is_offset: Tensor) -> Tensor:
+    """(n_jobs, n_rows, n_arms)."""
+    n_arms = layers[6].shape[1]
+    hidden = functional.silu(torch.baddbmm(layers[5], features, layers[4]))
+    blocks = hidden.reshape(*hidden.shape[:2], n_arms, -1)
+    found = (blocks * layers[6][:, None]).sum(3) + layers[7]
+    added = torch.cat([torch.zeros_like(found[:, :, :1]), found[:, :, :1].expand(-1, -1, n_arms - 1)], dim=2)
+    return found + added * is_offset[:, None, None]
+
+
+def _standardised(features: Tensor, weights: Tensor) -> Tensor:
+    """Mean zero and variance one: no representation looks matched because it is small."""
+    centred = features - (weights[:, :, None] * features).sum(1, keepdim=True)
+    variance = (weights[:, :, None] * centred.square()).sum(1, keepdim=True)
+    return centred / (variance + _SPREAD_FLOOR).sqrt()
+
+
+def _moments(program: _Program, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        inputs, _, _ = program.taken(program.train_rows)
+        features, weights = _represent(layers, inputs), program.train_mask[:, :, None]
+        centre = (weights * features).sum(1, keepdim=True)
+        variance = (weights * (features - centre).square()).sum(1, keepdim=True)
+        return centre, (variance + _SPREAD_FLOOR).sqrt()
+
+
+def _errors(predicted: Tensor, outcome: Tensor, arm: Tensor, is_binary: bool) -> Tensor:
+    """(n_jobs, n_rows)."""
+    own = predicted.gather(2, arm[:, :, None])[:, :, 0]
+    if is_binary:
+        return functional.binary_cross_entropy_with_logits(own, outcome, reduction="none")
+    return (own - outcome).square()
+
+
+def _followed(program: _Program, layers: Sequence[Tensor], step: int) -> Tensor:
+    """(n_jobs,) losses of a batch with all penalties."""
+    rows, weights = program.batch_at(step)
+    inputs, outcome, arm = program.taken(rows)
+    features = _standardised(_represent(layers, inputs), weights)
+    errors = _errors(_heads(layers, features, program.is_offset), outcome, arm, program.is_binary)
+    losses = (weights * errors).sum(1)
+    losses = losses + program.decay * torch.stack([one.square().sum((1, 2)) for one in layers[::2]]).sum(0)
+    matched = (program.matching > 0).any(1)
+    if matched.any():
+        shares = functional.one_hot(arm[matched], program.n_arms) * weights[matched][:, :, None]
+        terms = (matching_terms(features[matched], shares) * program.matching[matched]).sum(1)
+        losses = losses.index_add(0, matched.nonzero()[:, 0], terms)
+    return losses
+
+
+def _held_out_losses(program: _Program, layers: Sequence[Tensor]) -> Tensor:
+    """(n_jobs,) losses of the rows held out, without penalties."""
+    centre, spread = _moments(program, layers)
+    inputs, outcome, arm = program.taken(program.held)
+    features = (_represent(layers, inputs) - centre) / spread
+    errors = _errors(_heads(layers, features, program.is_offset), outcome, arm, program.is_binary)
+    return (program.held_mask * errors).sum(1)
