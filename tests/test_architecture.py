@@ -19,6 +19,10 @@ ALLOWED = {
         *("numpy", "scipy", "torch", "sklearn"),
         *("causal_spark.errors", "causal_spark.dose_response", "causal_spark.neural"),
     },
+    "multi_treatment": {
+        *("numpy", "scipy", "torch", "sklearn"),
+        *("causal_spark.errors", "causal_spark.multi_treatment", "causal_spark.neural"),
+    },
     "neural": {"torch", "causal_spark.neural"},
     "tabular": {"numpy", "causal_spark.errors", "causal_spark.tabular"},
     "lake": {"pyspark", "causal_spark.errors", "causal_spark.lake"},

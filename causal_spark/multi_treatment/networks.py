@@ -141,7 +141,7 @@ class _Program:
     inputs: (n_samples, n_rows, n_covariates), outcome, arm: (n_samples, n_rows), padded. owner: (n_jobs,) the samples.
     order: (n_jobs, n_places) training rows, shuffled again and again; batch: (n_jobs,) rows of a step. held, held_mask:
     (n_jobs, n_held) rows held out and which of them there are. train_rows, train_mask: likewise, of training rows.
-    matching: (n_jobs, 3) what each of the matching terms counts. decay: (n_jobs,). shares: (n_samples, n_arms).
+    matching: (n_jobs, 3) what each of the matching terms counts. decay: (n_jobs,).
     """
 
     inputs: Tensor
@@ -183,6 +183,7 @@ class _Program:
             batches.append(batch)
         held_rows, held_mask = _padded(held, dtype)
         train_rows, train_mask = _padded(kept, dtype)
+        n_arms = samples[0].n_arms
         matching = [[job.spec.alpha * (job.spec.matching == name) for name in _MATCHINGS] for job in jobs]
         return cls(
             torch.tensor(inputs, dtype=dtype),
@@ -198,7 +199,7 @@ class _Program:
             torch.tensor(matching, dtype=dtype),
             torch.tensor([job.spec.weight_decay for job in jobs], dtype=dtype),
             torch.tensor([job.spec.head == "offset" for job in jobs]),
-            samples[0].n_arms,
+            n_arms,
             samples[0].is_binary,
         )
 

@@ -1,0 +1,189 @@
+"""MEMENTO and the networks before it: potential outcomes from a representation in which arms are matched.
+
+Mondal, Majumder, Chaoji (CIKM 2022); TARNet and CFR: Shalit, Johansson, Sontag (2017). All three are ensembles of the
+same networks. They differ in what is chosen from: by the loss on rows held out, of the arm that each received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from causal_spark.errors import ShapeError
+from causal_spark.multi_treatment.networks import (
+    Head,
+    Job,
+    Matching,
+    Networks,
+    NetworkShape,
+    NetworkSpec,
+    Scaling,
+    scaling_of,
+    train_networks,
+)
+from causal_spark.multi_treatment.types import ArmSample, Floats
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """weight_decays, alphas: to choose from; an alpha of zero, no matching, always is among them. n_splits: splits into
+    training rows and rows held out by which is chosen. n_members: networks in the ensemble. hidden, representation,
+    head_units: units of the layers.
+    """
+
+    weight_decays: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
+    alphas: tuple[float, ...] = (0.03, 0.1, 0.3)
+    n_splits: int = 2
+    n_members: int = 6
+    hidden: int = 48
+    representation: int = 32
+    head_units: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.weight_decays or min(self.weight_decays) < 0:
+            raise ValueError(f"weight_decays is {self.weight_decays}; it names at least one, none below zero")
+        if any(alpha <= 0 for alpha in self.alphas):
+            raise ValueError(f"alphas is {self.alphas}; each is positive, and zero is tried anyway")
+        for name in ("n_splits", "n_members", "hidden", "representation", "head_units"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is at least 1")
+
+    @property
+    def shape(self) -> NetworkShape:
+        """Of every network."""
+        return NetworkShape(self.hidden, self.representation, self.head_units)
+
+
+@dataclass(frozen=True, slots=True)
+class MementoOptions(NetworkOptions):
+    """heads, matchings: to choose from as well, see `NetworkSpec`."""
+
+    heads: tuple[Head, ...] = ("shared", "offset")
+    matchings: tuple[Matching, ...] = ("population", "pairwise")
+
+    def __post_init__(self) -> None:
+        # Dataclasses with slots are other classes than those that `super()` without arguments knows.
+        NetworkOptions.__post_init__(self)
+        for name, kind in (("heads", Head), ("matchings", Matching)):
+            unknown = set(getattr(self, name)) - set(get_args(kind))
+            if unknown:
+                raise ValueError(f"{name} has {min(unknown)!r}; known are {', '.join(get_args(kind))}")
+        if not self.heads:
+            raise ValueError("heads names at least one")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ensemble:
+    """A fitted ensemble. members: of `networks`, by place. spec: chosen. losses: of everything that was tried."""
+
+    networks: Networks
+    members: tuple[int, ...]
+    scaling: Scaling
+    is_binary: bool
+    spec: NetworkSpec
+    losses: dict[NetworkSpec, float]
+
+    def outcomes(self, covariates: Floats) -> Floats:
+        """See `ArmModel`."""
+        inputs = self.scaling.inputs(covariates)
+        outputs = [self.networks.predict(inputs, member) for member in self.members]
+        if self.is_binary:
+            return np.asarray(np.mean([expit(one) for one in outputs], axis=0))
+        return np.asarray(self.scaling.centre + self.scaling.scale * np.mean(outputs, axis=0))
+
+
+def tarnet(samples: Sequence[ArmSample], options: NetworkOptions, seeds: Sequence[int]) -> list[Ensemble]:
+    """A head per arm on a shared representation, nothing matched; weight decay is chosen."""
+    return _fit(samples, options, seeds, ("shared",), ())
+
+
+def cfr(samples: Sequence[ArmSample], options: NetworkOptions, seeds: Sequence[int]) -> list[Ensemble]:
+    """The same with every arm matched to the control arm; alpha is chosen as well."""
+    return _fit(samples, options, seeds, ("shared",), ("control",))
+
+
+def memento(samples: Sequence[ArmSample], options: MementoOptions, seeds: Sequence[int]) -> list[Ensemble]:
+    """All arms matched, to each other or to the population; the kind of heads is chosen as well."""
+    return _fit(samples, options, seeds, options.heads, options.matchings)
+
+
+def _fit(
+    samples: Sequence[ArmSample],
+    options: NetworkOptions,
+    seeds: Sequence[int],
+    heads: Sequence[Head],
+    matchings: Sequence[Matching],
+) -> list[Ensemble]:
+    """Ensembles of all samples, trained side by side: first without matching, then with it, then what was chosen.
+
+    samples: with the same numbers of covariates and arms, all binary or none. seeds: one each; splits and starts are
+    the same for everything tried on a sample. Raises `ShapeError` where samples cannot be trained together.
+    """
+    shapes = {(one.covariates.shape[1], one.n_arms, one.is_binary) for one in samples}
+    if len(shapes) != 1:
+        raise ShapeError("Samples differ in covariates, arms or kind of outcome.", "Train them apart.")
+    every = range(len(samples))
+    scalings = [scaling_of(one) for one in samples]
+    plain = [NetworkSpec(head, weight_decay=decay) for head in heads for decay in options.weight_decays]
+    tried: list[dict[NetworkSpec, list[tuple[Networks, int]]]] = [{} for _ in samples]
+
+    def run(specs: Sequence[Sequence[NetworkSpec]], members: range) -> None:
+        wanted = [(k, spec, member) for k in every for spec in specs[k] for member in members]
+        if not wanted:
+            return
+        jobs = [Job(k, spec, member_seed(seeds[k], member)) for k, spec, member in wanted]
+        networks = train_networks(samples, scalings, jobs, options.shape)
+        for place, (k, spec, _) in enumerate(wanted):
+            tried[k].setdefault(spec, []).append((networks, place))
+
+    run([plain for _ in samples], range(options.n_splits))
+    best = [_best(one) for one in tried]
+    run(
+        [[replace(one, matching=kind, alpha=alpha) for kind in matchings for alpha in options.alphas] for one in best],
+        range(options.n_splits),
+    )
+    best = [_best(one) for one in tried]
+    run([[one] for one in best], range(options.n_splits, options.n_members))
+    return [
+        Ensemble(
+            *_together([tried[k][best[k]][member] for member in range(options.n_members)]),
+            scalings[k],
+            samples[k].is_binary,
+            best[k],
+            {spec: _mean_loss(found[: options.n_splits]) for spec, found in tried[k].items()},
+        )
+        for k in every
+    ]
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Of a member's split and start: 63 bits."""
+    return int(np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _mean_loss(found: Sequence[tuple[Networks, int]]) -> float:
+    return float(np.mean([networks.held_out[place] for networks, place in found]))
+
+
+def _best(tried: dict[NetworkSpec, list[tuple[Networks, int]]]) -> NetworkSpec:
+    return min(tried, key=lambda spec: _mean_loss(tried[spec]))
+
+
+def _together(members: Sequence[tuple[Networks, int]]) -> tuple[Networks, tuple[int, ...]]:
+    """Members of several stacks as one."""
+    rows = [(networks, slice(place, place + 1)) for networks, place in members]
+    n_layers = len(members[0][0].parameters)
+    joined = Networks(
+        [torch.cat([networks.parameters[depth][row] for networks, row in rows]) for depth in range(n_layers)],
+        torch.cat([networks.centre[row] for networks, row in rows]),
+        torch.cat([networks.spread[row] for networks, row in rows]),
+        torch.cat([networks.is_offset[row] for networks, row in rows]),
+        np.concatenate([networks.held_out[row] for networks, row in rows]),
+        np.concatenate([networks.converged[row] for networks, row in rows]),
+    )
+    return joined, tuple(range(len(members)))
