@@ -96,16 +96,16 @@ def _report(table: Callable[[str], DataFrame]) -> str:
     if not lines:
         return "No curve could be estimated."
     printed = pd.DataFrame(lines).sort_values([*keys, "estimator"])
-    return "Mean outcome by dose (standard error):\n" + shown(printed)
+    return "Mean outcome by dose (± half the interval):\n" + shown(printed)
 
 
 def _told(curve: pd.DataFrame) -> Mapping[str, str]:
-    """Some doses of a curve, the first and the last among them, each with its estimate and standard error."""
-    ordered = curve.sort_values("dose")
+    """Some doses of a curve, the first and the last among them, each with its estimate and half its interval."""
+    ordered = curve.sort_values("dose")[["dose", "estimate", "conf_high"]].to_numpy(dtype=float)
     places = np.unique(np.linspace(0, len(ordered) - 1, _SHOWN_DOSES).round().astype(int))
     return {
-        f"dose_{number}": f"{row.dose:.4g}: {row.estimate:.4g} ({row.std_error:.2g})"
-        for number, row in enumerate(ordered.iloc[places].itertuples(), start=1)
+        f"dose_{number}": f"{dose:.4g}: {estimate:.4g} ± {high - estimate:.2g}"
+        for number, (dose, estimate, high) in enumerate(ordered[places], start=1)
     }
 
 

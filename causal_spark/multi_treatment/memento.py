@@ -16,6 +16,7 @@ from scipy.special import expit
 
 from causal_spark.errors import ShapeError
 from causal_spark.multi_treatment.networks import (
+    N_FOLDS,
     Head,
     Job,
     Matching,
@@ -23,23 +24,29 @@ from causal_spark.multi_treatment.networks import (
     NetworkShape,
     NetworkSpec,
     Scaling,
+    held_out,
     scaling_of,
     train_networks,
 )
 from causal_spark.multi_treatment.types import ArmSample, Floats
 
+_COUNTS = ("n_splits", "hidden", "representation", "head_units")
+#: Occasions of seeds.
+_START, _SPLIT = 0, 1
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
     """weight_decays, alphas: to choose from; an alpha of zero, no matching, always is among them. n_splits: splits into
-    training rows and rows held out by which is chosen. n_members: networks in the ensemble. hidden, representation,
+    training rows and rows held out by which is chosen. n_members: networks in the ensemble, 5 at least, as every row is
+    held out by one of five. hidden, representation,
     head_units: units of the layers.
     """
 
     weight_decays: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
     alphas: tuple[float, ...] = (0.03, 0.1, 0.3)
     n_splits: int = 2
-    n_members: int = 6
+    n_members: int = 5
     hidden: int = 48
     representation: int = 32
     head_units: int = 16
@@ -49,9 +56,11 @@ class NetworkOptions:
             raise ValueError(f"weight_decays is {self.weight_decays}; it names at least one, none below zero")
         if any(alpha <= 0 for alpha in self.alphas):
             raise ValueError(f"alphas is {self.alphas}; each is positive, and zero is tried anyway")
-        for name in ("n_splits", "n_members", "hidden", "representation", "head_units"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is at least 1")
+        for name, least in (("n_members", N_FOLDS), *((name, 1) for name in _COUNTS)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is at least {least}")
+        if self.n_splits > self.n_members:
+            raise ValueError(f"n_splits is {self.n_splits}; it is at most n_members, {self.n_members}")
 
     @property
     def shape(self) -> NetworkShape:
@@ -79,22 +88,43 @@ class MementoOptions(NetworkOptions):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """A fitted ensemble. members: of `networks`, by place. spec: chosen. losses: of everything that was tried."""
+    """A fitted ensemble. spec: chosen. losses: of everything that was tried. seed: of its splits."""
 
     networks: Networks
-    members: tuple[int, ...]
     scaling: Scaling
     is_binary: bool
     spec: NetworkSpec
     losses: dict[NetworkSpec, float]
+    seed: int
+
+    @property
+    def n_members(self) -> int:
+        """Networks."""
+        return len(self.networks.held_out)
 
     def outcomes(self, covariates: Floats) -> Floats:
         """See `ArmModel`."""
         inputs = self.scaling.inputs(covariates)
-        outputs = [self.networks.predict(inputs, member) for member in self.members]
-        if self.is_binary:
-            return np.asarray(np.mean([expit(one) for one in outputs], axis=0))
-        return np.asarray(self.scaling.centre + self.scaling.scale * np.mean(outputs, axis=0))
+        return np.asarray(np.mean([self._outcomes(inputs, member) for member in range(self.n_members)], axis=0))
+
+    def cross_fitted(self, sample: ArmSample) -> Floats:
+        """(n_rows, n_arms) outcomes of the sample it was fitted to, each row's from networks that held it out.
+
+        The only row of an arm was held out by none; its outcomes are the ensemble's.
+        """
+        inputs = self.scaling.inputs(sample.covariates)
+        total, count = np.zeros((sample.n_rows, sample.n_arms)), np.zeros((sample.n_rows, 1))
+        for member in range(self.n_members):
+            out = held_out(sample.arm, *split_of(self.seed, member))
+            total[out] += self._outcomes(inputs[out], member)
+            count[out] += 1
+        never = count[:, 0] == 0
+        total[never], count[never] = self.outcomes(sample.covariates[never]), 1
+        return total / count
+
+    def _outcomes(self, inputs: Floats, member: int) -> Floats:
+        output = self.networks.predict(inputs, member)
+        return np.asarray(expit(output) if self.is_binary else self.scaling.centre + self.scaling.scale * output)
 
 
 def tarnet(samples: Sequence[ArmSample], options: NetworkOptions, seeds: Sequence[int]) -> list[Ensemble]:
@@ -136,7 +166,10 @@ def _fit(
         wanted = [(k, spec, member) for k in every for spec in specs[k] for member in members]
         if not wanted:
             return
-        jobs = [Job(k, spec, member_seed(seeds[k], member)) for k, spec, member in wanted]
+        jobs = [
+            Job(k, spec, derived_seed(seeds[k], _START, member), *split_of(seeds[k], member))
+            for k, spec, member in wanted
+        ]
         networks = train_networks(samples, scalings, jobs, options.shape)
         for place, (k, spec, _) in enumerate(wanted):
             tried[k].setdefault(spec, []).append((networks, place))
@@ -151,19 +184,25 @@ def _fit(
     run([[one] for one in best], range(options.n_splits, options.n_members))
     return [
         Ensemble(
-            *_together([tried[k][best[k]][member] for member in range(options.n_members)]),
+            _together([tried[k][best[k]][member] for member in range(options.n_members)]),
             scalings[k],
             samples[k].is_binary,
             best[k],
             {spec: _mean_loss(found[: options.n_splits]) for spec, found in tried[k].items()},
+            seeds[k],
         )
         for k in every
     ]
 
 
-def member_seed(seed: int, member: int) -> int:
-    """Of a member's split and start: 63 bits."""
-    return int(np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def split_of(seed: int, member: int) -> tuple[int, int]:
+    """Seed of the folds and the fold that a member holds out: of five members each has one fold of the same draw."""
+    return derived_seed(seed, _SPLIT, member // N_FOLDS), member % N_FOLDS
+
+
+def derived_seed(*parts: int) -> int:
+    """63 bits."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _mean_loss(found: Sequence[tuple[Networks, int]]) -> float:
@@ -174,11 +213,11 @@ def _best(tried: dict[NetworkSpec, list[tuple[Networks, int]]]) -> NetworkSpec:
     return min(tried, key=lambda spec: _mean_loss(tried[spec]))
 
 
-def _together(members: Sequence[tuple[Networks, int]]) -> tuple[Networks, tuple[int, ...]]:
+def _together(members: Sequence[tuple[Networks, int]]) -> Networks:
     """Members of several stacks as one."""
     rows = [(networks, slice(place, place + 1)) for networks, place in members]
     n_layers = len(members[0][0].parameters)
-    joined = Networks(
+    return Networks(
         [torch.cat([networks.parameters[depth][row] for networks, row in rows]) for depth in range(n_layers)],
         torch.cat([networks.centre[row] for networks, row in rows]),
         torch.cat([networks.spread[row] for networks, row in rows]),
@@ -186,4 +225,3 @@ def _together(members: Sequence[tuple[Networks, int]]) -> tuple[Networks, tuple[
         np.concatenate([networks.held_out[row] for networks, row in rows]),
         np.concatenate([networks.converged[row] for networks, row in rows]),
     )
-    return joined, tuple(range(len(members)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from causal_spark.multi_treatment.arm_effects import doubly_robust_scores
 from causal_spark.multi_treatment.boosting import BoostingOptions, Regression, fit_regression
 from causal_spark.multi_treatment.propensity import fit_propensities
 from causal_spark.multi_treatment.types import ArmModel, ArmSample, Floats, folds_of
@@ -148,7 +149,7 @@ def dr_learner(sample: ArmSample, options: LearnerOptions, seed: int) -> WithEff
 
 
 def doubly_robust_outcomes(sample: ArmSample, options: LearnerOptions, seed: int) -> Floats:
-    """(n_rows, n_arms) pseudo-outcomes: predicted ones plus inversely weighted residuals, all cross-fitted."""
+    """(n_rows, n_arms) `doubly_robust_scores` from trees, fitted without the row's fold."""
     chances, _ = fit_propensities(sample, options.n_folds, seed)
     folds = folds_of(sample.arm, options.n_folds, np.random.default_rng(seed))
     predicted = np.empty((sample.n_rows, sample.n_arms))
@@ -156,16 +157,7 @@ def doubly_robust_outcomes(sample: ArmSample, options: LearnerOptions, seed: int
         held = folds == fold
         train = sample.of_rows(np.flatnonzero(~held))
         predicted[held] = t_learner(train, options, seed + fold).outcomes(sample.covariates[held])
-    return corrected(sample, predicted, chances, options.clip)
-
-
-def corrected(sample: ArmSample, predicted: Floats, chances: Floats, clip: float) -> Floats:
-    """(n_rows, n_arms) doubly robust pseudo-outcomes (Robins, Rotnitzky, Zhao 1994) from cross-fitted parts."""
-    every = np.arange(sample.n_rows)
-    found = predicted.copy()
-    residual = sample.outcome - predicted[every, sample.arm]
-    found[every, sample.arm] += residual / np.maximum(chances[every, sample.arm], clip)
-    return found
+    return doubly_robust_scores(sample, predicted, chances, options.clip)
 
 
 def _with_arm(covariates: Floats, arm: np.ndarray, n_arms: int) -> Floats:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,7 +23,7 @@ _MATCHINGS = ("control", "pairwise", "population")
 #: Standardised covariates beyond this are moved there: networks know nothing of far tails.
 _CLIP = 5.0
 _BATCH_ROWS = 256
-_HELD_OUT = 0.2
+N_FOLDS = 5
 #: Looks at the held-out loss without improvement until the rate falls, falls until the end, and steps at most.
 _TRAINING = TrainingOptions(
     learning_rate=0.005, decay=0.3, tolerance=1e-3, patience=8, n_falls=3, max_steps=3000, check_every=10
@@ -77,11 +78,16 @@ def scaling_of(sample: ArmSample) -> Scaling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One network to train: on which of the samples, how, and with which split and start."""
+    """One network to train: on which of the samples, how, and from which start.
+
+    split_seed, fold: of `N_FOLDS` folds drawn with that seed, the one whose rows are held out.
+    """
 
     sample: int
     spec: NetworkSpec
     seed: int
+    split_seed: int
+    fold: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +180,8 @@ class _Program:
         held, kept, orders, batches = [], [], [], []
         for job in jobs:
             rng = np.random.default_rng(job.seed)
-            out, rest = _split(samples[job.sample].arm, rng)
+            is_out = held_out(samples[job.sample].arm, job.split_seed, job.fold)
+            out, rest = np.flatnonzero(is_out), np.flatnonzero(~is_out)
             batch = min(_BATCH_ROWS, len(rest))
             n_epochs = -(-_TRAINING.max_steps * batch // len(rest)) + 1
             held.append(out)
@@ -219,13 +226,10 @@ class _Program:
         return self.inputs[owner, rows], self.outcome[owner, rows], self.arm[owner, rows]
 
 
-def _split(arm: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Rows held out, a fifth of each arm, and the others. Arms of a single row keep it."""
-    folds = folds_of(arm, round(1 / _HELD_OUT), rng)
-    out = folds == int(rng.integers(round(1 / _HELD_OUT)))
-    for k in np.flatnonzero(np.bincount(arm[out], minlength=arm.max() + 1) == np.bincount(arm)):
-        out[arm == k] = False
-    return np.flatnonzero(out), np.flatnonzero(~out)
+def held_out(arm: Rows, split_seed: int, fold: int) -> NDArray[np.bool_]:
+    """(n_rows,) whether a row is in the fold, which has a fifth of each arm. The only row of an arm is in none."""
+    out = folds_of(arm, N_FOLDS, np.random.default_rng(split_seed)) == fold
+    return np.asarray(out & (np.bincount(arm)[arm] > 1))
 
 
 def _padded(rows: Sequence[Rows], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

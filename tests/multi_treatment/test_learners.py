@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from causal_spark.multi_treatment.arm_effects import doubly_robust_scores
 from causal_spark.multi_treatment.boosting import BoostingOptions, fit_regression
 from causal_spark.multi_treatment.meta_learners import (
     LearnerOptions,
-    corrected,
     doubly_robust_outcomes,
     dr_learner,
     s_learner,
@@ -116,9 +116,9 @@ def test_doubly_robust_outcomes_are_right_with_either_part():
     chances = np.exp(0.8 * sample.covariates[:, :1] * np.arange(3))
     chances /= chances.sum(axis=1, keepdims=True)
     wanted = means.mean(axis=0)
-    no_regression = corrected(sample, np.zeros((4000, 3)), chances, 1e-3)
+    no_regression = doubly_robust_scores(sample, np.zeros((4000, 3)), chances, 1e-3)
     np.testing.assert_allclose(no_regression.mean(axis=0), wanted, atol=0.3)
-    no_chances = corrected(sample, means, np.full((4000, 3), 1 / 3), 1e-3)
+    no_chances = doubly_robust_scores(sample, means, np.full((4000, 3), 1 / 3), 1e-3)
     np.testing.assert_allclose(no_chances.mean(axis=0), wanted, atol=0.08)
     fitted = doubly_robust_outcomes(sample, QUICK, 0)
     np.testing.assert_allclose(fitted.mean(axis=0), wanted, atol=0.15)
