@@ -271,7 +271,7 @@ def _heads(layers: Sequence[Tensor], features: Tensor, is_offset: Tensor) -> Ten
     """(n_jobs, n_rows, n_arms)."""
     n_arms = layers[6].shape[1]
     hidden = functional.silu(torch.baddbmm(layers[5], features, layers[4]))
-    blocks = hidden.reshape(*hidden.shape[:2], n_arms, -1)
+    blocks = hidden.reshape(*hidden.shape[:2], n_arms, layers[6].shape[2])
     found = (blocks * layers[6][:, None]).sum(3) + layers[7]
     added = torch.cat([torch.zeros_like(found[:, :, :1]), found[:, :, :1].expand(-1, -1, n_arms - 1)], dim=2)
     return found + added * is_offset[:, None, None]

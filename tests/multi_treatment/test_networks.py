@@ -8,12 +8,12 @@ from causal_spark.errors import ShapeError
 from causal_spark.multi_treatment import memento as families
 from causal_spark.multi_treatment import networks
 from causal_spark.multi_treatment.discrepancy import matching_terms, squared_mmd
-from causal_spark.multi_treatment.memento import MementoOptions, NetworkOptions, cfr, memento, tarnet
+from causal_spark.multi_treatment.memento import MementoOptions, NetworkOptions, cfr, memento, split_of, tarnet
 from causal_spark.multi_treatment.networks import Job, NetworkShape, NetworkSpec, scaling_of, train_networks
 from tests.multi_treatment.samples import confounded, effect_error
 
 SMALL = NetworkShape(8, 6, 4)
-QUICK = {"weight_decays": (1e-2,), "alphas": (0.1,), "n_members": 2, "hidden": 8, "representation": 6, "head_units": 4}
+QUICK = {"weight_decays": (1e-2,), "alphas": (0.1,), "hidden": 8, "representation": 6, "head_units": 4}
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_networks_side_by_side_are_as_each_alone(brief, is_binary):
     samples = [confounded(n, seed=n, is_binary=is_binary)[0] for n in (120, 90, 300)]
     scalings = [scaling_of(one) for one in samples]
     specs = [NetworkSpec(), NetworkSpec("offset", "pairwise", 0.2, 1e-2), NetworkSpec("shared", "population", 0.1)]
-    jobs = [Job(k, spec, 7 * k + s) for k in range(3) for s, spec in enumerate(specs)]
+    jobs = [Job(k, spec, 7 * k + s, k, s) for k in range(3) for s, spec in enumerate(specs)]
     together = train_networks(samples, scalings, jobs, SMALL, torch.float64)
     for place, job in enumerate(jobs):
         alone = train_networks(
@@ -93,7 +93,7 @@ def test_matching_brings_arms_together_and_decay_shrinks_weights():
     scaling = scaling_of(sample)
     settings = ((0.0, 1e-3), (10.0, 1e-3), (0.0, 3e-2))
     specs = [NetworkSpec("shared", "pairwise", alpha, decay) for alpha, decay in settings]
-    found = train_networks([sample], [scaling], [Job(0, spec, 0) for spec in specs], SMALL, torch.float64)
+    found = train_networks([sample], [scaling], [Job(0, spec, 0, 0, 0) for spec in specs], SMALL, torch.float64)
     inputs = scaling.inputs(sample.covariates)
     apart = []
     for place in range(2):
@@ -105,21 +105,39 @@ def test_matching_brings_arms_together_and_decay_shrinks_weights():
     assert sizes[2] < 0.5 * sizes[0]
 
 
-def test_rows_held_out_are_a_fifth_of_each_arm_and_no_arm_is_held_out_whole():
+def test_every_row_is_held_out_once_but_the_only_one_of_an_arm():
     arm = np.repeat([0, 1, 2, 3], [50, 25, 1, 4])
-    for seed in range(20):
-        out, rest = networks._split(arm, np.random.default_rng(seed))
-        assert sorted([*out, *rest]) == list(range(80))
-        assert set(arm[rest]) == {0, 1, 2, 3}
-        assert 13 <= len(out) <= 17
+    for seed in range(10):
+        out = np.array([networks.held_out(arm, seed, fold) for fold in range(5)])
+        np.testing.assert_array_equal(out.sum(axis=0), np.where(arm == 2, 0, 1))
+        assert ((out[:, :50].sum(axis=1) == 10) & (out[:, 50:75].sum(axis=1) == 5)).all()
+
+
+def test_members_hold_out_a_fold_each_and_draw_folds_anew_after_five():
+    splits = [split_of(3, member) for member in range(7)]
+    assert [fold for _, fold in splits] == [0, 1, 2, 3, 4, 0, 1]
+    assert len({seed for seed, _ in splits[:5]}) == 1
+    assert splits[5][0] == splits[6][0] != splits[0][0]
+
+
+def test_cross_fitted_outcomes_are_those_of_members_that_held_the_row_out(brief):
+    sample, _ = confounded(100)
+    fitted = memento([sample], MementoOptions(**QUICK), [4])[0]
+    found = fitted.cross_fitted(sample)
+    inputs = fitted.scaling.inputs(sample.covariates)
+    for member in range(5):
+        out = networks.held_out(sample.arm, *split_of(4, member))
+        wanted = fitted.scaling.centre + fitted.scaling.scale * fitted.networks.predict(inputs[out], member)
+        np.testing.assert_allclose(found[out], wanted)
+    lonely = replace(sample, arm=np.where(np.arange(100) == 7, 2, sample.arm % 2))
+    alone = memento([lonely], MementoOptions(**QUICK), [4])[0]
+    np.testing.assert_allclose(alone.cross_fitted(lonely)[7], alone.outcomes(lonely.covariates)[7])
 
 
 @pytest.mark.parametrize("family", [tarnet, cfr, memento])
 def test_effects_are_found_under_confounding(family):
     sample, means = confounded(1000)
-    options = (MementoOptions if family is memento else NetworkOptions)(
-        weight_decays=(3e-3, 1e-2), alphas=(0.1,), n_members=3
-    )
+    options = (MementoOptions if family is memento else NetworkOptions)(weight_decays=(3e-3, 1e-2), alphas=(0.1,))
     fitted = family([sample], options, [0])[0]
     found = fitted.outcomes(sample.covariates)
     assert found.shape == (1000, 3)
@@ -158,12 +176,12 @@ def test_what_is_chosen_has_the_lowest_loss_and_members_differ(brief, monkeypatc
         return real(samples, scalings, jobs, shape)
 
     monkeypatch.setattr(families, "train_networks", counted)
-    fitted = memento([sample], MementoOptions(**QUICK | {"n_members": 4}), [5])[0]
-    assert [len(jobs) for jobs in seen] == [2 * 2, 2 * 2, 2]
+    fitted = memento([sample], MementoOptions(**QUICK | {"n_members": 6}), [5])[0]
+    assert [len(jobs) for jobs in seen] == [2 * 2, 2 * 2, 4]
     assert fitted.spec == min(fitted.losses, key=fitted.losses.__getitem__)
     inputs = fitted.scaling.inputs(sample.covariates)
-    outputs = [fitted.networks.predict(inputs, member) for member in fitted.members]
-    assert len(outputs) == 4
+    outputs = [fitted.networks.predict(inputs, member) for member in range(fitted.n_members)]
+    assert len(outputs) == 6
     assert min(np.abs(a - b).max() for i, a in enumerate(outputs) for b in outputs[:i]) > 1e-3
     np.testing.assert_allclose(
         fitted.outcomes(sample.covariates), fitted.scaling.centre + fitted.scaling.scale * np.mean(outputs, axis=0)
@@ -182,7 +200,9 @@ def test_samples_that_differ_in_shape_are_trained_apart():
         ({"weight_decays": ()}, "weight_decays"),
         ({"weight_decays": (-1.0,)}, "weight_decays"),
         ({"alphas": (0.0,)}, "alphas"),
-        ({"n_members": 0}, "n_members"),
+        ({"n_members": 4}, "n_members is 4; it is at least 5"),
+        ({"n_splits": 6}, "n_splits is 6"),
+        ({"hidden": 0}, "hidden"),
         ({"heads": ("sharde",)}, "sharde"),
         ({"heads": ()}, "heads"),
         ({"matchings": ("all",)}, "all"),
