@@ -1,7 +1,8 @@
 """MEMENTO and the networks before it: potential outcomes from a representation in which arms are matched.
 
 Mondal, Majumder, Chaoji (CIKM 2022); TARNet and CFR: Shalit, Johansson, Sontag (2017). All three are ensembles of the
-same networks. They differ in what is chosen from: by the loss on rows held out, of the arm that each received.
+same networks. They differ in what is chosen from: by the loss on rows held out, of the arm that each received. Those
+that come close to the best are in the ensemble as well, with weights that fall with their losses.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from scipy.special import expit
 
 from causal_spark.errors import ShapeError
+from causal_spark.multi_treatment.arm_effects import doubly_robust_scores
 from causal_spark.multi_treatment.networks import (
     N_FOLDS,
     Head,
@@ -31,6 +33,11 @@ from causal_spark.multi_treatment.networks import (
 from causal_spark.multi_treatment.types import ArmSample, Floats
 
 _COUNTS = ("n_splits", "hidden", "representation", "head_units")
+#: Weights in the ensemble fall by a factor of e when the loss is larger by this share; those below the least, as a
+#: share of the best one's, and all but the best few are left out.
+_CLOSE = 0.03
+_LEAST_WEIGHT = 0.2
+_MOST_SPECS = 4
 #: Occasions of seeds.
 _START, _SPLIT = 0, 1
 
@@ -38,8 +45,8 @@ _START, _SPLIT = 0, 1
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
     """weight_decays, alphas: to choose from; an alpha of zero, no matching, always is among them. n_splits: splits into
-    training rows and rows held out by which is chosen. n_members: networks in the ensemble, 5 at least, as every row is
-    held out by one of five. hidden, representation,
+    training rows and rows held out by which is chosen. n_members: networks of each kind in the ensemble, 5 at least, as
+    every row is held out by one of five. hidden, representation,
     head_units: units of the layers.
     """
 
@@ -88,24 +95,31 @@ class MementoOptions(NetworkOptions):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """A fitted ensemble. spec: chosen. losses: of everything that was tried. seed: of its splits."""
+    """A fitted ensemble.
+
+    specs: the best first, each with so many networks one after the other. weights: (n_networks,), summing to one.
+    shifts: (n_arms,) added to all outcomes of an arm. losses: of everything that was tried. seed: of the splits.
+    """
 
     networks: Networks
     scaling: Scaling
     is_binary: bool
-    spec: NetworkSpec
+    specs: tuple[NetworkSpec, ...]
+    weights: Floats
+    shifts: Floats
     losses: dict[NetworkSpec, float]
     seed: int
 
     @property
     def n_members(self) -> int:
-        """Networks."""
-        return len(self.networks.held_out)
+        """Networks of each spec."""
+        return len(self.weights) // len(self.specs)
 
     def outcomes(self, covariates: Floats) -> Floats:
         """See `ArmModel`."""
         inputs = self.scaling.inputs(covariates)
-        return np.asarray(np.mean([self._outcomes(inputs, member) for member in range(self.n_members)], axis=0))
+        each = (weight * self._outcomes(inputs, place) for place, weight in enumerate(self.weights))
+        return np.asarray(sum(each) + self.shifts)
 
     def cross_fitted(self, sample: ArmSample) -> Floats:
         """(n_rows, n_arms) outcomes of the sample it was fitted to, each row's from networks that held it out.
@@ -114,16 +128,25 @@ class Ensemble:
         """
         inputs = self.scaling.inputs(sample.covariates)
         total, count = np.zeros((sample.n_rows, sample.n_arms)), np.zeros((sample.n_rows, 1))
-        for member in range(self.n_members):
-            out = held_out(sample.arm, *split_of(self.seed, member))
-            total[out] += self._outcomes(inputs[out], member)
-            count[out] += 1
+        for place, weight in enumerate(self.weights):
+            out = held_out(sample.arm, *split_of(self.seed, place % self.n_members))
+            total[out] += weight * self._outcomes(inputs[out], place)
+            count[out] += weight
         never = count[:, 0] == 0
-        total[never], count[never] = self.outcomes(sample.covariates[never]), 1
-        return total / count
+        total[never], count[never] = self.outcomes(sample.covariates[never]) - self.shifts, 1
+        return total / count + self.shifts
 
-    def _outcomes(self, inputs: Floats, member: int) -> Floats:
-        output = self.networks.predict(inputs, member)
+    def calibrated(self, sample: ArmSample, chances: Floats, clip: float) -> Ensemble:
+        """The same with the mean outcome of each arm moved to the doubly robust one of the sample it was fitted to.
+
+        chances: (n_rows, n_arms) cross-fitted propensities; those below ``clip`` are moved there.
+        """
+        predicted = self.cross_fitted(sample) - self.shifts
+        scores = doubly_robust_scores(sample, predicted, chances, clip)
+        return replace(self, shifts=scores.mean(axis=0) - predicted.mean(axis=0))
+
+    def _outcomes(self, inputs: Floats, place: int) -> Floats:
+        output = self.networks.predict(inputs, place)
         return np.asarray(expit(output) if self.is_binary else self.scaling.centre + self.scaling.scale * output)
 
 
@@ -180,15 +203,18 @@ def _fit(
         [[replace(one, matching=kind, alpha=alpha) for kind in matchings for alpha in options.alphas] for one in best],
         range(options.n_splits),
     )
-    best = [_best(one) for one in tried]
-    run([[one] for one in best], range(options.n_splits, options.n_members))
+    losses = [{spec: _mean_loss(found) for spec, found in one.items()} for one in tried]
+    weights = [_weights(one) for one in losses]
+    run([list(one) for one in weights], range(options.n_splits, options.n_members))
     return [
         Ensemble(
-            _together([tried[k][best[k]][member] for member in range(options.n_members)]),
+            _together([network for spec in weights[k] for network in tried[k][spec]]),
             scalings[k],
             samples[k].is_binary,
-            best[k],
-            {spec: _mean_loss(found[: options.n_splits]) for spec, found in tried[k].items()},
+            tuple(weights[k]),
+            np.repeat(list(weights[k].values()), options.n_members) / options.n_members,
+            np.zeros(samples[k].n_arms),
+            losses[k],
             seeds[k],
         )
         for k in every
@@ -207,6 +233,15 @@ def derived_seed(*parts: int) -> int:
 
 def _mean_loss(found: Sequence[tuple[Networks, int]]) -> float:
     return float(np.mean([networks.held_out[place] for networks, place in found]))
+
+
+def _weights(losses: dict[NetworkSpec, float]) -> dict[NetworkSpec, float]:
+    """Of the best, first, and of others whose loss is close to it."""
+    order = sorted(losses, key=lambda spec: losses[spec])[:_MOST_SPECS]
+    least = losses[order[0]]
+    raw = {spec: float(np.exp(-(losses[spec] / least - 1) / _CLOSE)) for spec in order}
+    kept = {spec: weight for spec, weight in raw.items() if weight >= _LEAST_WEIGHT}
+    return {spec: weight / sum(kept.values()) for spec, weight in kept.items()}
 
 
 def _best(tried: dict[NetworkSpec, list[tuple[Networks, int]]]) -> NetworkSpec:

@@ -29,6 +29,8 @@ _TRAINING = TrainingOptions(
     learning_rate=0.005, decay=0.3, tolerance=1e-3, patience=8, n_falls=3, max_steps=3000, check_every=10
 )
 _SPREAD_FLOOR = 1e-4
+#: Decay of the weights of the covariates, as a multiple of that of all others: of many covariates few matter.
+_INPUT_DECAY = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +310,8 @@ def _followed(program: _Program, layers: Sequence[Tensor], step: int) -> Tensor:
     features = _standardised(_represent(layers, inputs), weights)
     errors = _errors(_heads(layers, features, program.is_offset), outcome, arm, program.is_binary)
     losses = (weights * errors).sum(1)
-    losses = losses + program.decay * torch.stack([one.square().sum((1, 2)) for one in layers[::2]]).sum(0)
+    sizes = [one.square().sum((1, 2)) for one in layers[::2]]
+    losses = losses + program.decay * (_INPUT_DECAY * sizes[0] + torch.stack(sizes[1:]).sum(0))
     matched = (program.matching > 0).any(1)
     if matched.any():
         shares = functional.one_hot(arm[matched], program.n_arms) * weights[matched][:, :, None]

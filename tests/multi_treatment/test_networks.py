@@ -7,6 +7,7 @@ import torch
 from causal_spark.errors import ShapeError
 from causal_spark.multi_treatment import memento as families
 from causal_spark.multi_treatment import networks
+from causal_spark.multi_treatment.arm_effects import doubly_robust_scores
 from causal_spark.multi_treatment.discrepancy import matching_terms, squared_mmd
 from causal_spark.multi_treatment.memento import MementoOptions, NetworkOptions, cfr, memento, split_of, tarnet
 from causal_spark.multi_treatment.networks import Job, NetworkShape, NetworkSpec, scaling_of, train_networks
@@ -127,8 +128,10 @@ def test_cross_fitted_outcomes_are_those_of_members_that_held_the_row_out(brief)
     inputs = fitted.scaling.inputs(sample.covariates)
     for member in range(5):
         out = networks.held_out(sample.arm, *split_of(4, member))
-        wanted = fitted.scaling.centre + fitted.scaling.scale * fitted.networks.predict(inputs[out], member)
-        np.testing.assert_allclose(found[out], wanted)
+        places = [5 * spec + member for spec in range(len(fitted.specs))]
+        outputs = np.stack([fitted.networks.predict(inputs[out], place) for place in places])
+        output = np.tensordot(5 * fitted.weights[places], outputs, 1)
+        np.testing.assert_allclose(found[out], fitted.scaling.centre + fitted.scaling.scale * output)
     lonely = replace(sample, arm=np.where(np.arange(100) == 7, 2, sample.arm % 2))
     alone = memento([lonely], MementoOptions(**QUICK), [4])[0]
     np.testing.assert_allclose(alone.cross_fitted(lonely)[7], alone.outcomes(lonely.covariates)[7])
@@ -142,7 +145,7 @@ def test_effects_are_found_under_confounding(family):
     found = fitted.outcomes(sample.covariates)
     assert found.shape == (1000, 3)
     assert effect_error(found, means) < 0.6
-    assert fitted.losses[fitted.spec] == min(fitted.losses.values())
+    assert fitted.losses[fitted.specs[0]] == min(fitted.losses.values())
     assert {spec.matching for spec in fitted.losses} == {
         tarnet: {"none"},
         cfr: {"none", "control"},
@@ -177,15 +180,40 @@ def test_what_is_chosen_has_the_lowest_loss_and_members_differ(brief, monkeypatc
 
     monkeypatch.setattr(families, "train_networks", counted)
     fitted = memento([sample], MementoOptions(**QUICK | {"n_members": 6}), [5])[0]
-    assert [len(jobs) for jobs in seen] == [2 * 2, 2 * 2, 4]
-    assert fitted.spec == min(fitted.losses, key=fitted.losses.__getitem__)
+    assert [len(jobs) for jobs in seen] == [2 * 2, 2 * 2, 4 * len(fitted.specs)]
+    assert fitted.specs[0] == min(fitted.losses, key=fitted.losses.__getitem__)
+    assert fitted.weights.sum() == pytest.approx(1)
+    assert fitted.n_members == 6
     inputs = fitted.scaling.inputs(sample.covariates)
-    outputs = [fitted.networks.predict(inputs, member) for member in range(fitted.n_members)]
-    assert len(outputs) == 6
+    outputs = np.stack([fitted.networks.predict(inputs, place) for place in range(len(fitted.weights))])
     assert min(np.abs(a - b).max() for i, a in enumerate(outputs) for b in outputs[:i]) > 1e-3
-    np.testing.assert_allclose(
-        fitted.outcomes(sample.covariates), fitted.scaling.centre + fitted.scaling.scale * np.mean(outputs, axis=0)
-    )
+    wanted = fitted.scaling.centre + fitted.scaling.scale * np.tensordot(fitted.weights, outputs, 1)
+    np.testing.assert_allclose(fitted.outcomes(sample.covariates), wanted)
+
+
+def test_weights_fall_with_losses_and_those_far_off_have_none():
+    specs = [NetworkSpec(weight_decay=decay) for decay in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)]
+    found = families._weights(dict(zip(specs, (2.0, 2.06, 2.0, 2.2, 2.01, 2.02), strict=True)))
+    assert list(found) == [specs[0], specs[2], specs[4], specs[5]]
+    assert found[specs[0]] == found[specs[2]] == pytest.approx(found[specs[4]] * np.exp(0.005 / 0.03))
+    assert sum(found.values()) == pytest.approx(1)
+    assert list(families._weights({specs[0]: 1.0, specs[1]: 1.2})) == [specs[0]]
+
+
+def test_calibrated_means_are_the_doubly_robust_ones(brief):
+    sample, means = confounded(600)
+    fitted = memento([sample], MementoOptions(**QUICK), [2])[0]
+    chances = np.exp(0.8 * sample.covariates[:, :1] * np.arange(3))
+    chances /= chances.sum(axis=1, keepdims=True)
+    found = fitted.calibrated(sample, chances, 0.01)
+    scores = doubly_robust_scores(sample, fitted.cross_fitted(sample), chances, 0.01)
+    np.testing.assert_allclose(found.cross_fitted(sample).mean(axis=0), scores.mean(axis=0))
+    moved = found.outcomes(sample.covariates) - fitted.outcomes(sample.covariates)
+    np.testing.assert_allclose(moved, np.tile(found.shifts, (600, 1)), atol=1e-12)
+    # Forty steps leave much bias, of which the chances know.
+    errors = [np.abs((one.outcomes(sample.covariates) - means).mean(axis=0)).sum() for one in (fitted, found)]
+    assert errors[1] < 0.6 * errors[0]
+    np.testing.assert_allclose(found.calibrated(sample, chances, 0.01).shifts, found.shifts, atol=1e-9)
 
 
 def test_samples_that_differ_in_shape_are_trained_apart():
