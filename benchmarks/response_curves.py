@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.machine import RESULTS, SINGLE_THREAD, append_rows, origin
 
 if TYPE_CHECKING:
-    from causal_spark.dose_response.e2b import E2bOptions
+    from causal_spark.dose_response.e2b_options import E2bOptions
     from causal_spark.dose_response.types import CurveProblem, Weighting
 
 DESIGNS = ("L1", "VG")
@@ -82,19 +82,20 @@ def seconds_of(run: Callable[[], list[Weighting]], runs: int) -> tuple[float, li
 
 def measure(case: Case, level_steps: int, steps: int | None, stack: int, runs: int) -> dict[str, object]:
     """CPU seconds of both. steps: of the last stretch; None trains until nothing improves, as usual."""
-    from causal_spark.dose_response import e2b
+    from causal_spark.dose_response import e2b_training
+    from causal_spark.dose_response.e2b_options import E2bOptions
     from causal_spark.dose_response.responses import make_responses
 
     problems = [problem_of(DESIGNS[k % len(DESIGNS)], case.n_rows, k) for k in range(case.n_segments)]
-    options = e2b.E2bOptions() if steps is None else e2b.E2bOptions(max_steps=steps)
-    usual = e2b._LEVEL_STEPS
-    e2b._LEVEL_STEPS = usual if steps is None else level_steps
+    options = E2bOptions() if steps is None else E2bOptions(max_steps=steps)
+    usual = e2b_training._LEVEL_STEPS
+    e2b_training._LEVEL_STEPS = usual if steps is None else level_steps
     try:
         trained(problems[:2], options, 2)
         loop, alone = seconds_of(lambda: trained(problems, options, 1), runs)
         stacked, together = seconds_of(lambda: trained(problems, options, stack), runs)
     finally:
-        e2b._LEVEL_STEPS = usual
+        e2b_training._LEVEL_STEPS = usual
     start = time.process_time()
     for k, one in enumerate(problems):
         make_responses(one.segment, one.grid, one.is_line, options.responses(one), k)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from causal_spark.dose_response.dcow import DcowOptions
-from causal_spark.dose_response.e2b import E2bOptions, e2b, e2b_stacked, trained_rows
+from causal_spark.dose_response.e2b import e2b, e2b_stacked, trained_rows
+from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.ebct import EbctOptions
 from causal_spark.dose_response.expected_bias import expected_bias, fit_outcome
 from causal_spark.dose_response.gps import GpsOptions

@@ -202,7 +202,7 @@ def test_a_run_goes_on_where_it_was_and_sums_up_all_that_is_stored(
 
 def test_coverage_and_retraining_of_a_tiny_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve_draws, "RETRAINED_REPLICATES", 3)
-    monkeypatch.setattr("causal_spark.dose_response.e2b._LEVEL_STEPS", 2)
+    monkeypatch.setattr("causal_spark.dose_response.e2b_training._LEVEL_STEPS", 2)
     monkeypatch.setattr(
         curve_draws, "E2bOptions", lambda: METHODS["e2b"][1].__class__(hidden=4, n_waves=4, max_steps=4)
     )

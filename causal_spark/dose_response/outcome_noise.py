@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from causal_spark.dose_response.components import fit_components
-from causal_spark.dose_response.e2b import E2bOptions
+from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.responses import CLIP, covariate_blocks, smooth_curves
 from causal_spark.dose_response.types import CurveProblem, Floats, standardised
 

@@ -10,7 +10,8 @@ from typing import Any
 from causal_spark.dose_response import costs
 from causal_spark.dose_response.costs import SegmentSize
 from causal_spark.dose_response.dcow import DcowOptions, dcow
-from causal_spark.dose_response.e2b import E2bOptions, e2b, e2b_stacked, stack_shape
+from causal_spark.dose_response.e2b import e2b, e2b_stacked, stack_shape
+from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.ebct import EbctOptions, ebct1, ebct2
 from causal_spark.dose_response.gps import GpsOptions, gps
 from causal_spark.dose_response.outcome_noise import with_outcome_noise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from causal_spark.dose_response.e2b import E2bOptions
+from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.expected_loss import expected_losses, stack_responses
 from causal_spark.dose_response.responses import make_responses
 from causal_spark.dose_response.sampled_loss import draw_responses, sampled_losses

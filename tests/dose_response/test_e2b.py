@@ -4,19 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from causal_spark.dose_response.e2b import (
-    _LESS_WHERE_WORTH,
-    E2bOptions,
-    _balanced_again,
-    _network,
-    _network_inputs,
-    _Program,
-    _resolved,
-    _train,
-    device_of,
-    e2b,
-    e2b_stacked,
+from causal_spark.dose_response.e2b import _balanced_again, _resolved, device_of, e2b, e2b_stacked
+from causal_spark.dose_response.e2b_options import E2bOptions
+from causal_spark.dose_response.e2b_training import (
+    LESS_WHERE_WORTH,
+    Program,
     least_effective,
+    network,
+    network_inputs,
+    train_weights,
 )
 from causal_spark.dose_response.ebct import EbctOptions, ebct1
 from causal_spark.dose_response.gps import GpsOptions, gps
@@ -31,7 +27,7 @@ SMALL = E2bOptions(hidden=8, n_waves=16, max_steps=100)
 @pytest.fixture
 def brief(monkeypatch):
     """Little training, for what does not depend on how much there is."""
-    monkeypatch.setattr("causal_spark.dose_response.e2b._LEVEL_STEPS", 8)
+    monkeypatch.setattr("causal_spark.dose_response.e2b_training._LEVEL_STEPS", 8)
 
 
 @cache
@@ -90,7 +86,7 @@ def test_rows_stay_effective(share):
     """Noise is halved as long as they do; the last stretch of training may cost a few more."""
     problem, _, _ = curved(0)
     options = E2bOptions(hidden=8, n_waves=16, max_steps=200, least_effective=share)
-    least = _LESS_WHERE_WORTH * least_effective(problem.segment, options)
+    least = LESS_WHERE_WORTH * least_effective(problem.segment, options)
     assert e2b(problem, options, 0).effective_sample_size > 0.9 * least
 
 
@@ -156,7 +152,7 @@ def test_training_and_judging_use_draws_of_their_own(brief, monkeypatch):
     """Every step has its own; those that judge are the same in all of them."""
     seen = []
     monkeypatch.setattr(
-        "causal_spark.dose_response.e2b.draw_responses",
+        "causal_spark.dose_response.e2b_training.draw_responses",
         lambda *given: seen.append((given[3], given[4][0])) or draw_responses(*given),
     )
     options = E2bOptions(loss="sampled", n_draws=8, hidden=4, n_waves=4, max_steps=12)
@@ -213,7 +209,7 @@ def test_single_precision_is_near_double(brief):
 @pytest.mark.parametrize("weights", ["network", "free"])
 def test_training_starts_at_the_sample_weights(monkeypatch, weights):
     """A single step looks at where it starts, and there is nothing better that it has seen."""
-    monkeypatch.setattr("causal_spark.dose_response.e2b._LEVEL_STEPS", 1)
+    monkeypatch.setattr("causal_spark.dose_response.e2b_training._LEVEL_STEPS", 1)
     segment = random_segment(80, 2, seed=7, weighted=True)
     found = e2b(problem_of(segment), E2bOptions(weights=weights, hidden=4, n_waves=8, max_steps=1), 0).weights
     np.testing.assert_allclose(found, segment.sample_weights, atol=1e-12)
@@ -305,7 +301,7 @@ def test_a_long_segment_is_trained_on_pieces_and_the_network_applied_to_all_rows
     assert found.weights.min() > 0
     assert found.weights.sum() == pytest.approx(1)
     np.testing.assert_allclose(found.resolve(np.ones((1, 400)))[0], found.weights, rtol=1e-9)
-    least = _LESS_WHERE_WORTH * least_effective(problem.segment, E2bOptions())
+    least = LESS_WHERE_WORTH * least_effective(problem.segment, E2bOptions())
     assert found.effective_sample_size > 0.85 * least
 
     def error(of):
@@ -320,7 +316,7 @@ def test_pieces_have_draws_of_their_own(brief, monkeypatch):
     monkeypatch.setattr("causal_spark.dose_response.e2b._N_PIECES", 2)
     seen = set()
     monkeypatch.setattr(
-        "causal_spark.dose_response.e2b.draw_responses",
+        "causal_spark.dose_response.e2b_training.draw_responses",
         lambda *given: seen.update(given[4]) or draw_responses(*given),
     )
     options = E2bOptions(loss="sampled", n_draws=8, hidden=4, n_waves=4, max_steps=3)
@@ -334,16 +330,16 @@ def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
     problem = curved(0)[0]
     options = E2bOptions(hidden=4, n_waves=8, max_steps=2)
     twice = [make_responses(problem.segment, problem.grid, True, options.responses(problem), 0)] * 2
-    seen, floor = _network_inputs(problem.segment), least_effective(problem.segment, options)
-    program = _Program.of(
+    seen, floor = network_inputs(problem.segment), least_effective(problem.segment, options)
+    program = Program.of(
         [problem, problem], twice, [seen] * 2, [floor] * 2, [(0,)] * 2, torch.float64, torch.device("cpu")
     )
     owners = torch.zeros(2, dtype=torch.long)
-    shared = _network(program, options, [5], owners)
-    together = _train(program, shared, owners, options)
-    alone = _Program.of([problem], twice[:1], [seen], [floor], [(0,)], torch.float64, torch.device("cpu"))
-    own = _network(alone, options, [5])
-    single = _train(alone, own, torch.zeros(1, dtype=torch.long), options)
+    shared = network(program, options, [5], owners)
+    together = train_weights(program, shared, owners, options)
+    alone = Program.of([problem], twice[:1], [seen], [floor], [(0,)], torch.float64, torch.device("cpu"))
+    own = network(alone, options, [5])
+    single = train_weights(alone, own, torch.zeros(1, dtype=torch.long), options)
     torch.testing.assert_close(together.losses, single.losses)
     both = shared.weights(together.parameters)
     torch.testing.assert_close(both, own.weights(single.parameters).expand(2, -1), rtol=1e-6, atol=0)
@@ -358,7 +354,7 @@ def test_a_noise_that_is_wrong_by_a_factor_of_a_hundred_does_little_harm(noise):
 
     found = e2b(problem, E2bOptions(noise=noise), 0)
     assert error(found.weights) < 1.3 * error(learned(0).weights)
-    least = _LESS_WHERE_WORTH * least_effective(problem.segment, E2bOptions())
+    least = LESS_WHERE_WORTH * least_effective(problem.segment, E2bOptions())
     assert found.effective_sample_size > 0.9 * least
 
 

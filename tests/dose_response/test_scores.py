@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from causal_spark.dose_response.e2b import E2bOptions, e2b
+from causal_spark.dose_response.e2b import e2b
+from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.responses import make_responses
 from causal_spark.dose_response.scores import score_weightings
 from tests.dose_response.segments import losses_of, problem_of, random_segment

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from causal_spark.dose_response.e2b import E2bOptions
+from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.permutation import PermutationOptions
 from causal_spark.dose_response.registry import WEIGHTINGS
 from causal_spark.dose_response.second_stage import StageOptions
@@ -22,7 +22,7 @@ SEGMENT = random_segment(weighted=True, seed=2)
 @pytest.fixture(autouse=True, scope="module")
 def brief():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("causal_spark.dose_response.e2b._LEVEL_STEPS", 20)
+        patch.setattr("causal_spark.dose_response.e2b_training._LEVEL_STEPS", 20)
         yield
 
 
