@@ -97,7 +97,7 @@ def e2b_stacked(
     model = free_weights(program) if options.weights == "free" else network(program, options, seeds)
     trained = train_weights(program, model, torch.arange(len(problems), device=program.log_rows.device), options)
     with torch.no_grad():
-        found = model.weights(trained.parameters).double().cpu().numpy()
+        found = model.weights_in(program, trained.parameters).double().cpu().numpy()
     return [
         _weighting(one.segment, made.assignment, normalised(weights[: one.segment.n_rows]), converged, options)
         for one, made, weights, converged in zip(problems, responses, found, trained.converged.tolist(), strict=True)

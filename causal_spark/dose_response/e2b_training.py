@@ -90,29 +90,39 @@ class Program:
         with torch.no_grad():
             return draw_responses(self.stacked, torch.softmax(self.log_rows, 1), link, n_draws, seeds)
 
+    def of_problems(self, places: Tensor) -> Program:
+        """Some of the problems."""
+        seeds = [self.seeds[place] for place in places.tolist()]
+        return Program(
+            self.stacked.of_segments(places), self.log_rows[places], self.inputs[places], self.floors[places], seeds
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """parameters: with which every model has the sample weights. weights: parameters -> (n_problems, n_rows)."""
+    """parameters: with which every model has the sample weights. weights_in: (program, parameters) -> (n_problems,
+    n_rows), of the program whose models they are.
+    """
 
     parameters: list[Tensor]
-    weights: Callable[[Sequence[Tensor]], Tensor]
+    weights_in: Callable[[Program, Sequence[Tensor]], Tensor]
 
 
 def free_weights(program: Program) -> Model:
     """A parameter per row."""
-    offset = program.log_rows
-    return Model([torch.zeros_like(offset)], lambda current: torch.softmax(current[0] + offset, 1))
+    return Model(
+        [torch.zeros_like(program.log_rows)], lambda within, current: torch.softmax(current[0] + within.log_rows, 1)
+    )
 
 
 def network(program: Program, options: E2bOptions, seeds: Sequence[int], owners: Tensor | None = None) -> Model:
     """owners: (n_problems,) the network of each problem; None gives every problem one of its own."""
-    rows, offset = program.inputs, program.log_rows
+    rows = program.inputs
     layers = stacked_layers((rows.shape[2], options.hidden, options.hidden, 1), seeds, rows.dtype, rows.device)
 
-    def weights(current: Sequence[Tensor]) -> Tensor:
+    def weights(within: Program, current: Sequence[Tensor]) -> Tensor:
         own = current if owners is None else [layer[owners] for layer in current]
-        return torch.softmax(apply_stacked(own, rows)[:, :, 0] + offset, 1)
+        return torch.softmax(apply_stacked(own, within.inputs)[:, :, 0] + within.log_rows, 1)
 
     return Model(layers, weights)
 
@@ -135,7 +145,7 @@ def train_weights(program: Program, model: Model, owners: Tensor, options: E2bOp
         return torch.zeros(n_models, dtype=values.dtype, device=values.device).index_add(0, owners, values) / counts
 
     def parts(by: DrawnResponses | None, current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        weights = model.weights(current)
+        weights = model.weights_in(program, current)
         if by is None:
             bias, variance = expected_losses(weights, program.stacked)
         else:
@@ -151,25 +161,43 @@ def train_weights(program: Program, model: Model, owners: Tensor, options: E2bOp
         return losses(program.drawn(options.link, options.n_draws, _TRAINING, step), noise, current)
 
     def trained_at(noise: Tensor, start: list[Tensor], how: TrainingOptions) -> Trained:
-        return train(partial(losses, judges, noise), start, how, None if judges is None else partial(in_step, noise))
+        drawn = None if judges is None else partial(in_step, noise)
+        # Pieces share a model, of which there is one.
+        some = partial(_of_some, program, model, noise) if judges is None and n_models == len(owners) else None
+        return train(partial(losses, judges, noise), start, how, drawn, some)
 
     def state(noise: Tensor, current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             bias, variance = (by_model(one) for one in parts(judges, current))
-            effective = by_model(1 / model.weights(current).square().sum(1) / program.floors)
+            effective = by_model(1 / model.weights_in(program, current).square().sum(1) / program.floors)
         return effective, noise * variance / bias
 
     judges = program.drawn(options.link, _N_JUDGES, _JUDGING) if options.loss == "sampled" else None
-    wanted = by_model(program.stacked.noise)
-    most = torch.clamp(wanted, min=_MOST_NOISE * share)
-    least = wanted
-    if options.noise != "outcome":
-        least = torch.minimum(wanted, torch.clamp(wanted / _TRUSTED, min=_USUAL_NOISE * share))
-    noise, parameters = _lowest_noise(trained_at, state, model.parameters, (most, wanted, least), options.training)
+    levels = _levels(by_model(program.stacked.noise), options, share)
+    noise, parameters = _lowest_noise(trained_at, state, model.parameters, levels, options.training)
     trained = trained_at(noise, parameters, options.training)
     if not torch.isfinite(trained.losses).all():
         raise SolverError("The loss of e2b is not finite.", "Look for extreme treatments or covariates.")
     return trained
+
+
+def _of_some(program: Program, model: Model, noise: Tensor, places: Tensor) -> Callable[[Sequence[Tensor]], Tensor]:
+    """Exact losses of some models, each with a problem of its own."""
+    part, of_part = program.of_problems(places), noise[places]
+
+    def losses(current: Sequence[Tensor]) -> Tensor:
+        bias, variance = expected_losses(model.weights_in(part, current), part.stacked)
+        return torch.log(bias + of_part * variance)
+
+    return losses
+
+
+def _levels(wanted: Tensor, options: E2bOptions, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Most, wanted and least noise."""
+    most = torch.clamp(wanted, min=_MOST_NOISE * share)
+    if options.noise == "outcome":
+        return most, wanted, wanted
+    return most, wanted, torch.minimum(wanted, torch.clamp(wanted / _TRUSTED, min=_USUAL_NOISE * share))
 
 
 def least_effective(segment: Segment, options: E2bOptions) -> float:

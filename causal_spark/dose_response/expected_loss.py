@@ -7,7 +7,7 @@ grid of E[(S y - m)^2] is a quadratic in S. With K = Phi Phi' for random functio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import cast
 
 import numpy as np
@@ -39,6 +39,12 @@ class StackedResponses:
     half: Tensor
     kernel: Tensor
     distance: Tensor
+
+    def of_segments(self, places: Tensor) -> StackedResponses:
+        """Some of the segments."""
+        # What a kind of second stage does not have is empty.
+        taken = {one.name: getattr(self, one.name) for one in fields(self)}
+        return StackedResponses(**{name: one[places] if len(one) else one for name, one in taken.items()})
 
 
 def stack_responses(

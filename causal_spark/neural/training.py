@@ -45,12 +45,15 @@ def train(
     parameters: Sequence[Tensor],
     options: TrainingOptions,
     drawn_losses_of: Callable[[Sequence[Tensor], int], Tensor] | None = None,
+    losses_of_some: Callable[[Tensor], Callable[[Sequence[Tensor]], Tensor]] | None = None,
 ) -> Trained:
     """Minimise the loss of every model by Adam (Kingma, Ba 2015).
 
     losses_of: parameters -> (n_models,) losses, where a model's loss depends on its own parameters only.
     parameters: tensors whose first axis is the model. drawn_losses_of: (parameters, number of the step) -> losses
     whose gradients are followed; those of ``losses_of`` then only tell which parameters are best and when to end.
+    losses_of_some: positions (n_some,) of models -> `losses_of` for these alone. With it, models that have ended are
+    dropped whenever half of those trained have. It does not go with drawn losses.
     """
     current = [one.clone().requires_grad_() for one in parameters]
     n_models, device = current[0].shape[0], current[0].device
@@ -58,11 +61,13 @@ def train(
     second = [torch.zeros_like(one) for one in current]
     best = [one.detach().clone() for one in current]
     lowest = torch.full((n_models,), torch.inf, dtype=current[0].dtype, device=device)
+    steps_of = torch.zeros(n_models, dtype=torch.long, device=device)
+    # What follows has an entry per model that is still trained: those at these positions.
+    active = torch.arange(n_models, device=device)
     reference = lowest.clone()
     rate = torch.full((n_models,), options.learning_rate, dtype=current[0].dtype, device=device)
     waited = torch.zeros(n_models, dtype=torch.long, device=device)
     falls = torch.zeros_like(waited)
-    n_steps = torch.zeros_like(waited)
     running = torch.ones(n_models, dtype=torch.bool, device=device)
     for step in range(options.max_steps):
         is_looking = step % options.check_every == 0
@@ -74,10 +79,10 @@ def train(
         with torch.no_grad():
             if is_looking:
                 found = losses.detach()
-                better = running & (found < lowest)
-                lowest = torch.where(better, found, lowest)
+                better = running & (found < lowest[active])
+                lowest[active[better]] = found[better]
                 for kept, one in zip(best, current, strict=True):
-                    kept[better] = one.detach()[better]
+                    kept[active[better]] = one.detach()[better]
                 improved = running & (found < reference - options.tolerance * reference.abs().nan_to_num(posinf=0.0))
                 improved |= running & torch.isinf(reference)
                 reference = torch.where(improved, found, reference)
@@ -86,10 +91,19 @@ def train(
                 rate = torch.where(tired, rate * options.decay, rate)
                 falls += tired
                 waited = torch.where(tired, 0, waited)
-            n_steps += running
+            steps_of[active] += running
             running &= falls < options.n_falls
             if not running.any():
                 break
+            if losses_of_some is not None and 2 * int(running.sum()) <= len(running):
+                active, reference, rate, waited, falls = (
+                    one[running] for one in (active, reference, rate, waited, falls)
+                )
+                first, second = ([one[running] for one in each] for each in (first, second))
+                gradients = tuple(one[running] for one in gradients)
+                current = [one.detach()[running].requires_grad_() for one in current]
+                running = running[running]
+                losses_of = losses_of_some(active)
             scale = rate * running
             for one, gradient, mean, square in zip(current, gradients, first, second, strict=True):
                 mean.lerp_(gradient, 1 - _BETAS[0])
@@ -97,4 +111,6 @@ def train(
                 corrected = mean / (1 - _BETAS[0] ** (step + 1))
                 size = (square / (1 - _BETAS[1] ** (step + 1))).sqrt_().add_(_EPSILON)
                 one -= scale.view(-1, *[1] * (one.dim() - 1)) * corrected / size
-    return Trained(best, lowest, ~running & torch.isfinite(lowest), n_steps)
+    ended = torch.ones(n_models, dtype=torch.bool, device=device)
+    ended[active] = ~running
+    return Trained(best, lowest, ended & torch.isfinite(lowest), steps_of)

@@ -341,8 +341,8 @@ def test_pieces_of_one_network_are_one_model_whose_loss_is_their_mean():
     own = network(alone, options, [5])
     single = train_weights(alone, own, torch.zeros(1, dtype=torch.long), options)
     torch.testing.assert_close(together.losses, single.losses)
-    both = shared.weights(together.parameters)
-    torch.testing.assert_close(both, own.weights(single.parameters).expand(2, -1), rtol=1e-6, atol=0)
+    both = shared.weights_in(program, together.parameters)
+    torch.testing.assert_close(both, own.weights_in(alone, single.parameters).expand(2, -1), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("noise", [0.005, 50.0])

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -160,3 +162,28 @@ def test_drawn_losses_are_followed_and_the_given_ones_judge():
     torch.testing.assert_close(trained.parameters[0], torch.full_like(start, 0.5), atol=0.02, rtol=0)
     assert trained.converged.all()
     assert steps == list(range(len(steps)))
+
+
+def test_models_that_have_ended_are_dropped_and_all_end_as_they_would_alone():
+    generator = torch.Generator().manual_seed(3)
+    # Of quadratics with curvatures far apart some end long after others.
+    curvature = torch.logspace(-3, 1, 9, dtype=torch.float64)
+    start = torch.randn(9, 2, generator=generator, dtype=torch.float64)
+    seen = []
+
+    def losses_of(places):
+        seen.append(len(places))
+        return lambda current: 1 + curvature[places] * (current[0] ** 2).sum(1)
+
+    options = TrainingOptions(learning_rate=0.05, patience=10, max_steps=2000)
+    whole = train(losses_of(torch.arange(9)), [start], options)
+    seen.clear()
+    dropped = train(losses_of(torch.arange(9)), [start], options, losses_of_some=losses_of)
+    assert len(seen) >= 3
+    assert seen == sorted(seen, reverse=True)
+    assert all(after <= before / 2 for before, after in pairwise(seen))
+    assert whole.n_steps.unique().numel() > 4
+    torch.testing.assert_close(dropped.n_steps, whole.n_steps)
+    torch.testing.assert_close(dropped.losses, whole.losses, rtol=0, atol=0)
+    torch.testing.assert_close(dropped.parameters[0], whole.parameters[0], rtol=0, atol=0)
+    torch.testing.assert_close(dropped.converged, whole.converged)
