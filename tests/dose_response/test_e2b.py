@@ -9,12 +9,15 @@ from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.e2b_training import (
     LESS_WHERE_WORTH,
     Program,
+    _of_some,
+    free_weights,
     least_effective,
     network,
     network_inputs,
     train_weights,
 )
 from causal_spark.dose_response.ebct import EbctOptions, ebct1
+from causal_spark.dose_response.expected_loss import expected_losses
 from causal_spark.dose_response.gps import GpsOptions, gps
 from causal_spark.dose_response.responses import ResponseOptions, make_responses
 from causal_spark.dose_response.sampled_loss import draw_responses
@@ -363,3 +366,20 @@ def test_a_gpu_is_taken_where_there_is_one_and_asked_for(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert device_of(E2bOptions()).type == "cpu"
         assert device_of(E2bOptions(device="auto")).type == ("cuda" if there else "cpu")
+
+
+@pytest.mark.parametrize("weights", ["network", "free"])
+@pytest.mark.parametrize("stage", ["line", "spline", "local_linear"])
+def test_losses_of_some_models_are_theirs_among_all(stage, weights):
+    problems = [problem_of(random_segment(n, 2, seed=n), stage, np.linspace(-1, 1, 4)) for n in (40, 60, 50)]
+    options = E2bOptions(hidden=3, n_waves=2, weights=weights)
+    responses = [make_responses(one.segment, one.grid, one.is_line, options.responses(one), 0) for one in problems]
+    inputs = [network_inputs(one.segment) for one in problems]
+    program = Program.of(problems, responses, inputs, [1.0] * 3, [(0,)] * 3, torch.float64, torch.device("cpu"))
+    model = free_weights(program) if weights == "free" else network(program, options, [0, 1, 2])
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in model.parameters]
+    noise, places = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64), torch.tensor([2, 0])
+    bias, variance = expected_losses(model.weights_in(program, drawn), program.stacked)
+    found = _of_some(program, model, noise, places)([one[places] for one in drawn])
+    torch.testing.assert_close(found, torch.log(bias + noise * variance)[places])
