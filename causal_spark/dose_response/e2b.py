@@ -23,7 +23,7 @@ from causal_spark.dose_response.e2b_training import (
     network_inputs,
     train_weights,
 )
-from causal_spark.dose_response.entropy_balancing import decorrelate
+from causal_spark.dose_response.entropy_balancing import decorrelate, decorrelated_moments
 from causal_spark.dose_response.moments import independent
 from causal_spark.dose_response.responses import make_responses
 from causal_spark.dose_response.types import CurveProblem, Floats, Notice, Segment, Weighting, normalised
@@ -139,13 +139,10 @@ def _weighting(
         f"The loss of e2b was still falling after {options.max_steps} steps.",
         "Raise its option max_steps.",
     )
-    others = _balanced_again(segment, assignment)
-    return Weighting(
-        weights,
-        partial(_resolved, segment, others, weights),
-        () if converged else (told,),
-        _moments(segment.standardised_treatment(), others),
-    )
+    treatment, others = segment.standardised_treatment()[:, None], _balanced_again(segment, assignment)
+    balanced = decorrelated_moments(treatment, others)
+    resolve = partial(_resolved, segment.sample_weights, treatment, others, weights, weights @ balanced)
+    return Weighting(weights, resolve, () if converged else (told,), balanced)
 
 
 def _balanced_again(segment: Segment, assignment: Floats) -> Floats:
@@ -155,19 +152,16 @@ def _balanced_again(segment: Segment, assignment: Floats) -> Floats:
     return np.asarray(others[:, independent(others, segment.sample_weights, _LEAST_NEW)])
 
 
-def _resolved(segment: Segment, others: Floats, weights: Floats, multipliers: Floats) -> Floats:
+def _resolved(
+    sample_weights: Floats, treatment: Floats, others: Floats, weights: Floats, left: Floats, multipliers: Floats
+) -> Floats:
     """Weights under multipliers: those learned, moved as little as keeps the imbalances that they have.
 
-    Balanced are treatment, others (n_rows, n_columns), and the products of the two.
+    Balanced are treatment (n_rows, 1), others (n_rows, n_columns), and the products of the two. left: (n_moments,)
+    those imbalances.
     """
-    treatment = segment.standardised_treatment()
-    moments = _moments(treatment, others)
-    rows = normalised(segment.sample_weights * multipliers)
+    rows = normalised(sample_weights * multipliers)
     with np.errstate(divide="ignore"):
         log_base = np.log(weights) + np.log(multipliers)
     # Of rare categories some replicates have no row to balance with.
-    return decorrelate(log_base, rows, treatment[:, None], others, left=weights @ moments, ridge=_RIDGE).or_nan
-
-
-def _moments(treatment: Floats, others: Floats) -> Floats:
-    return np.concatenate([treatment[:, None], others, treatment[:, None] * others], axis=1)
+    return decorrelate(log_base, rows, treatment, others, left=left, ridge=_RIDGE).or_nan

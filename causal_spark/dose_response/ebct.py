@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from causal_spark.dose_response.entropy_balancing import decorrelate
+from causal_spark.dose_response.entropy_balancing import decorrelate, decorrelated_moments
 from causal_spark.dose_response.moments import cross_moments
 from causal_spark.dose_response.types import CurveProblem, Floats, Segment, Weighting, normalised
 from causal_spark.errors import PositivityError
@@ -35,7 +35,7 @@ def ebct2(problem: CurveProblem, options: EbctOptions, seed: int) -> Weighting:
 
 
 def _balanced(segment: Segment, degree: int) -> Weighting:
-    of_treatment, of_covariates, treatment = cross_moments(segment, degree)
+    of_treatment, of_covariates, _ = cross_moments(segment, degree)
     n_moments = of_treatment.shape[1] + 2 * of_covariates.shape[1]
     if n_moments >= segment.n_rows:
         raise PositivityError(
@@ -50,8 +50,7 @@ def _balanced(segment: Segment, degree: int) -> Weighting:
             "high or only low treatments.",
             "Use fewer covariates or moments, or look at the range of the treatment where all covariates occur.",
         )
-    balanced = np.concatenate([of_treatment, of_covariates, treatment[:, None] * of_covariates], axis=1)
-    return Weighting(weights, solve, balanced=balanced)
+    return Weighting(weights, solve, balanced=decorrelated_moments(of_treatment, of_covariates))
 
 
 def _solve(sample_weights: Floats, of_treatment: Floats, of_covariates: Floats, multipliers: Floats) -> Floats:

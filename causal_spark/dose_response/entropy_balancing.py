@@ -64,11 +64,17 @@ def decorrelate(
     log_base, rows: (n_replicates, n_rows). of_treatment, of_covariates: (n_rows, n_functions) each. left: (n_moments,)
     imbalance that is to stay, of the treatment's functions, the covariates', and their products. ridge: see `balance`.
     """
-    margins = np.concatenate([of_treatment, of_covariates], axis=1)
-    means = rows @ margins
-    products = means[:, :1] * means[:, of_treatment.shape[1] :]
+    moments = decorrelated_moments(of_treatment, of_covariates)
+    n_of_treatment, n_margins = of_treatment.shape[1], of_treatment.shape[1] + of_covariates.shape[1]
+    means = rows @ moments[:, :n_margins]
+    products = means[:, :1] * means[:, n_of_treatment:]
     targets = np.concatenate([means, products], axis=1) + left
-    return balance(log_base, np.concatenate([margins, of_treatment[:, :1] * of_covariates], axis=1), targets, ridge)
+    return balance(log_base, moments, targets, ridge)
+
+
+def decorrelated_moments(of_treatment: Floats, of_covariates: Floats) -> Floats:
+    """(n_rows, n_moments) what `decorrelate` balances: the treatment's functions, the covariates', their products."""
+    return np.concatenate([of_treatment, of_covariates, of_treatment[:, :1] * of_covariates], axis=1)
 
 
 def _newton(log_base: Floats, moments: Floats, targets: Floats, ridge: float) -> tuple[Floats, NDArray[np.bool_]]:

@@ -46,8 +46,7 @@ _START, _SPLIT = 0, 1
 class NetworkOptions:
     """weight_decays, alphas: to choose from; an alpha of zero, no matching, always is among them. n_splits: splits into
     training rows and rows held out by which is chosen. n_members: networks of each kind in the ensemble, 5 at least, as
-    every row is held out by one of five. hidden, representation,
-    head_units: units of the layers.
+    every row is held out by one of five. hidden, representation, head_units: units of the layers.
     """
 
     weight_decays: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)

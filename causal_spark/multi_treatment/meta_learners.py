@@ -9,7 +9,7 @@ import numpy as np
 from causal_spark.multi_treatment.arm_effects import doubly_robust_scores
 from causal_spark.multi_treatment.boosting import BoostingOptions, Regression, fit_regression
 from causal_spark.multi_treatment.propensity import fit_propensities
-from causal_spark.multi_treatment.types import ArmModel, ArmSample, Floats, folds_of
+from causal_spark.multi_treatment.types import ArmSample, Floats, folds_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,17 @@ class WithArm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WithEffects:
-    """Outcomes of the control arm, and regressions of the effects of the others, weighted pairs of them.
+    """A regression of the outcome in the control arm, and the effects of the others.
 
-    effects: per arm but the control one, regressions and the weights (covariates -> (n_rows, n)) of each.
+    effects: per arm but the control one.
     """
 
-    base: ArmModel
+    control: Regression
     effects: tuple[Effect, ...]
 
     def outcomes(self, covariates: Floats) -> Floats:
         """See `ArmModel`."""
-        control = self.base.outcomes(covariates)[:, 0]
+        control = self.control.predict(covariates)
         return np.stack([control, *[control + one.predict(covariates) for one in self.effects]], axis=1)
 
 
@@ -96,18 +96,7 @@ def s_learner(sample: ArmSample, options: LearnerOptions, seed: int) -> WithArm:
 
 def t_learner(sample: ArmSample, options: LearnerOptions, seed: int) -> ByArm:
     """A regression of the outcome in each arm (Künzel et al. 2019)."""
-    return ByArm(
-        tuple(
-            fit_regression(
-                sample.covariates[sample.arm == k],
-                sample.outcome[sample.arm == k],
-                sample.is_binary,
-                options.boosting,
-                seed + k,
-            )
-            for k in range(sample.n_arms)
-        )
-    )
+    return ByArm(tuple(_of_arm(sample, k, options, seed) for k in range(sample.n_arms)))
 
 
 def x_learner(sample: ArmSample, options: LearnerOptions, seed: int) -> WithEffects:
@@ -131,7 +120,7 @@ def x_learner(sample: ArmSample, options: LearnerOptions, seed: int) -> WithEffe
         chance = fit_regression(sample.covariates[both], mine[both].astype(float), True, options.boosting, seed + k)
         # Künzel et al., eq. 9: the effect imputed in the control arm counts by the chance of treatment.
         effects.append(Effect(of_mine, of_control, chance))
-    return WithEffects(base, tuple(effects))
+    return WithEffects(base.regressions[0], tuple(effects))
 
 
 def dr_learner(sample: ArmSample, options: LearnerOptions, seed: int) -> WithEffects:
@@ -140,12 +129,11 @@ def dr_learner(sample: ArmSample, options: LearnerOptions, seed: int) -> WithEff
     Kennedy (2023). Each arm against the control arm.
     """
     scores = doubly_robust_outcomes(sample, options, seed)
-    base = t_learner(sample, options, seed)
     effects = [
         Effect(fit_regression(sample.covariates, scores[:, k] - scores[:, 0], False, options.boosting, seed + k))
         for k in range(1, sample.n_arms)
     ]
-    return WithEffects(base, tuple(effects))
+    return WithEffects(_of_arm(sample, 0, options, seed), tuple(effects))
 
 
 def doubly_robust_outcomes(sample: ArmSample, options: LearnerOptions, seed: int) -> Floats:
@@ -158,6 +146,12 @@ def doubly_robust_outcomes(sample: ArmSample, options: LearnerOptions, seed: int
         train = sample.of_rows(np.flatnonzero(~held))
         predicted[held] = t_learner(train, options, seed + fold).outcomes(sample.covariates[held])
     return doubly_robust_scores(sample, predicted, chances, options.clip)
+
+
+def _of_arm(sample: ArmSample, arm: int, options: LearnerOptions, seed: int) -> Regression:
+    """The outcome's regression in one arm."""
+    rows = sample.arm == arm
+    return fit_regression(sample.covariates[rows], sample.outcome[rows], sample.is_binary, options.boosting, seed + arm)
 
 
 def _with_arm(covariates: Floats, arm: np.ndarray, n_arms: int) -> Floats:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from causal_spark.multi_treatment.discrepancy import matching_terms
 from causal_spark.multi_treatment.types import ArmSample, Floats, Rows, folds_of
+from causal_spark.neural.stacked import apply_stacked, draw_weights
 from causal_spark.neural.training import TrainingOptions, train
 
 Head = Literal["shared", "offset"]
@@ -244,7 +245,7 @@ def _padded(rows: Sequence[Rows], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def _layers(
     n_covariates: int, n_arms: int, shape: NetworkShape, seeds: Sequence[int], dtype: torch.dtype
 ) -> list[Tensor]:
-    """Weights and biases of the two layers of the representation and of the two of the heads, which start at zero.
+    """Weights and biases of the two layers of the representation and of the two of the heads; biases start at zero.
 
     The first layer of the heads has one block of units per arm, the second a column of weights for each block.
     """
@@ -257,42 +258,41 @@ def _layers(
     found = []
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     for depth, (n_in, n_out, fan) in enumerate(sizes):
-        drawn = torch.stack([torch.rand(n_in, n_out, generator=one, dtype=torch.float64) for one in generators])
-        found.append(((2 * drawn - 1) * (3.0 / fan) ** 0.5).to(dtype))
+        found.append(draw_weights((n_in, n_out), (3.0 / fan) ** 0.5, generators).to(dtype))
         n_biases = n_arms if depth == len(sizes) - 1 else n_out
         found.append(torch.zeros(len(seeds), 1, n_biases, dtype=dtype))
     return found
 
 
 def _represent(layers: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    hidden = functional.silu(torch.baddbmm(layers[1], inputs, layers[0]))
-    return functional.silu(torch.baddbmm(layers[3], hidden, layers[2]))
+    return functional.silu(apply_stacked(layers[:4], inputs))
 
 
 def _heads(layers: Sequence[Tensor], features: Tensor, is_offset: Tensor) -> Tensor:
     """(n_jobs, n_rows, n_arms)."""
     n_arms = layers[6].shape[1]
-    hidden = functional.silu(torch.baddbmm(layers[5], features, layers[4]))
+    hidden = functional.silu(apply_stacked(layers[4:6], features))
     blocks = hidden.reshape(*hidden.shape[:2], n_arms, layers[6].shape[2])
     found = (blocks * layers[6][:, None]).sum(3) + layers[7]
     added = torch.cat([torch.zeros_like(found[:, :, :1]), found[:, :, :1].expand(-1, -1, n_arms - 1)], dim=2)
     return found + added * is_offset[:, None, None]
 
 
-def _standardised(features: Tensor, weights: Tensor) -> Tensor:
-    """Mean zero and variance one: no representation looks matched because it is small."""
-    centred = features - (weights[:, :, None] * features).sum(1, keepdim=True)
-    variance = (weights[:, :, None] * centred.square()).sum(1, keepdim=True)
-    return centred / (variance + _SPREAD_FLOOR).sqrt()
+def _centre_and_spread(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(n_jobs, 1, n_features) each, under weights (n_jobs, n_rows).
+
+    Features that are standardised by them do not look matched because they are small.
+    """
+    centre = (weights[:, :, None] * features).sum(1, keepdim=True)
+    variance = (weights[:, :, None] * (features - centre).square()).sum(1, keepdim=True)
+    return centre, (variance + _SPREAD_FLOOR).sqrt()
 
 
 def _moments(program: _Program, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """`_centre_and_spread` over all training rows."""
     with torch.no_grad():
         inputs, _, _ = program.taken(program.train_rows)
-        features, weights = _represent(layers, inputs), program.train_mask[:, :, None]
-        centre = (weights * features).sum(1, keepdim=True)
-        variance = (weights * (features - centre).square()).sum(1, keepdim=True)
-        return centre, (variance + _SPREAD_FLOOR).sqrt()
+        return _centre_and_spread(_represent(layers, inputs), program.train_mask)
 
 
 def _errors(predicted: Tensor, outcome: Tensor, arm: Tensor, is_binary: bool) -> Tensor:
@@ -307,7 +307,9 @@ def _followed(program: _Program, layers: Sequence[Tensor], step: int) -> Tensor:
     """(n_jobs,) losses of a batch with all penalties."""
     rows, weights = program.batch_at(step)
     inputs, outcome, arm = program.taken(rows)
-    features = _standardised(_represent(layers, inputs), weights)
+    features = _represent(layers, inputs)
+    centre, spread = _centre_and_spread(features, weights)
+    features = (features - centre) / spread
     errors = _errors(_heads(layers, features, program.is_offset), outcome, arm, program.is_binary)
     losses = (weights * errors).sum(1)
     sizes = [one.square().sum((1, 2)) for one in layers[::2]]

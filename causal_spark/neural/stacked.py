@@ -24,10 +24,15 @@ def stacked_layers(
     for depth, (n_in, n_out) in enumerate(pairwise(widths)):
         last = depth == len(widths) - 2
         bound = 0.0 if last and zero_last else math.sqrt(3.0 / n_in)
-        drawn = torch.stack([torch.rand(n_in, n_out, generator=one, dtype=torch.float64) for one in generators])
-        layers.append(((2 * drawn - 1) * bound).to(dtype=dtype, device=device))
+        layers.append(draw_weights((n_in, n_out), bound, generators).to(dtype=dtype, device=device))
         layers.append(torch.zeros(len(seeds), 1, n_out, dtype=dtype, device=device))
     return layers
+
+
+def draw_weights(shape: tuple[int, int], bound: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """(n_models, *shape) uniform between minus and plus the bound, each model's from its own generator."""
+    drawn = torch.stack([torch.rand(*shape, generator=one, dtype=torch.float64) for one in generators])
+    return (2 * drawn - 1) * bound
 
 
 def apply_stacked(layers: Sequence[Tensor], inputs: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from causal_spark.dose_response.e2b import _balanced_again, _resolved, device_of, e2b, e2b_stacked
+from causal_spark.dose_response.e2b import _weighting, device_of, e2b, e2b_stacked
 from causal_spark.dose_response.e2b_options import E2bOptions
 from causal_spark.dose_response.e2b_training import (
     LESS_WHERE_WORTH,
@@ -283,7 +283,7 @@ def test_a_nearly_linear_assignment_leaves_replicates_that_can_be_balanced(seed)
     segment = random_segment(120, 3, seed=seed)
     assignment = make_responses(segment, np.linspace(-1, 1, 5), True, ResponseOptions(), 0).assignment
     multipliers = np.random.default_rng(1).exponential(size=(100, 120))
-    resolved = _resolved(segment, _balanced_again(segment, assignment), segment.sample_weights, multipliers)
+    resolved = _weighting(segment, assignment, segment.sample_weights, True, E2bOptions()).resolve(multipliers)
     assert np.isnan(resolved).any(axis=1).mean() < 0.1
 
 

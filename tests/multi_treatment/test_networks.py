@@ -134,7 +134,7 @@ def test_cross_fitted_outcomes_are_those_of_members_that_held_the_row_out(brief)
         np.testing.assert_allclose(found[out], fitted.scaling.centre + fitted.scaling.scale * output)
     lonely = replace(sample, arm=np.where(np.arange(100) == 7, 2, sample.arm % 2))
     alone = memento([lonely], MementoOptions(**QUICK), [4])[0]
-    np.testing.assert_allclose(alone.cross_fitted(lonely)[7], alone.outcomes(lonely.covariates)[7])
+    np.testing.assert_allclose(alone.cross_fitted(lonely)[7:8], alone.outcomes(lonely.covariates[7:8]))
 
 
 @pytest.mark.parametrize("family", [tarnet, cfr, memento])
