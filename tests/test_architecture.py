@@ -20,7 +20,7 @@ ALLOWED = {
         *("causal_spark.errors", "causal_spark.dose_response", "causal_spark.neural"),
     },
     "multi_treatment": {
-        *("numpy", "scipy", "torch", "sklearn"),
+        *("numpy", "scipy", "torch", "sklearn", "safetensors"),
         *("causal_spark.errors", "causal_spark.multi_treatment", "causal_spark.neural"),
     },
     "neural": {"torch", "causal_spark.neural"},
@@ -65,6 +65,7 @@ def test_layers_import_only_what_lies_below(folder: str) -> None:
     [
         ("panel.registry import ESTIMATORS", "torch", 8),
         ("dose_response.registry import WEIGHTINGS", "causal_spark.panel", 7),
+        ("multi_treatment.registry import ESTIMATORS", "causal_spark.dose_response", 7),
     ],
 )
 def test_the_sciences_run_without_spark_pandas_or_files(registry: str, without: str, n_methods: int) -> None:

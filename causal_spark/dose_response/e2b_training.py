@@ -18,7 +18,7 @@ from causal_spark.dose_response.sampled_loss import DrawnResponses, draw_respons
 from causal_spark.dose_response.types import CurveProblem, Floats, Segment
 from causal_spark.errors import SolverError
 from causal_spark.neural.stacked import apply_stacked, stacked_layers
-from causal_spark.neural.training import Trained, TrainingOptions, train
+from causal_spark.neural.training import Losses, Trained, TrainingOptions, train
 
 #: Noise of the responses starts at so much or more and is halved as long as enough rows stay effective.
 _MOST_NOISE = 32.0
@@ -181,7 +181,7 @@ def train_weights(program: Program, model: Model, owners: Tensor, options: E2bOp
     return trained
 
 
-def _of_some(program: Program, model: Model, noise: Tensor, places: Tensor) -> Callable[[Sequence[Tensor]], Tensor]:
+def _of_some(program: Program, model: Model, noise: Tensor, places: Tensor) -> tuple[Losses, None]:
     """Exact losses of some models, each with a problem of its own."""
     part, of_part = program.of_problems(places), noise[places]
 
@@ -189,7 +189,7 @@ def _of_some(program: Program, model: Model, noise: Tensor, places: Tensor) -> C
         bias, variance = expected_losses(model.weights_in(part, current), part.stacked)
         return torch.log(bias + of_part * variance)
 
-    return losses
+    return losses, None
 
 
 def _levels(wanted: Tensor, options: E2bOptions, share: float) -> tuple[Tensor, Tensor, Tensor]:

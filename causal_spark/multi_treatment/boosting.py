@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+from causal_spark.multi_treatment.forests import Forest, forest_of
 from causal_spark.multi_treatment.types import Floats, folds_of
 
 #: Fewer rows than this are told by their mean.
@@ -35,48 +37,78 @@ class BoostingOptions:
             raise ValueError(f"learning_rate is {self.learning_rate}; it lies between 0 and 1")
 
 
+@dataclass(frozen=True, slots=True)
+class TreeSize:
+    """leaves: per tree. n_trees: none where the mean does as well."""
+
+    leaves: int = 0
+    n_trees: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Regression:
-    """A fitted regression of numbers, or of what is 0 or 1. trees: None where the mean does as well."""
+    """A fitted regression of numbers, or of what is 0 or 1. forest: None where the mean does as well."""
 
     mean: float
-    trees: Any
+    forest: Forest | None
 
     def predict(self, covariates: Floats) -> Floats:
         """(n_rows,) means."""
-        if self.trees is None:
+        if self.forest is None:
             return np.full(len(covariates), self.mean)
-        if isinstance(self.trees, HistGradientBoostingClassifier):
-            return np.asarray(self.trees.predict_proba(covariates)[:, 1])
-        return np.asarray(self.trees.predict(covariates))
+        return self.forest.predict(covariates)
+
+
+class Regressions:
+    """Fits regressions that have names. sizes: of those tuned before, by name; others are tuned and added to them.
+
+    Models of parts of the rows need not be tuned again for each part.
+    """
+
+    def __init__(self, options: BoostingOptions, seed: int, sizes: Mapping[str, TreeSize] | None = None) -> None:
+        self._options, self.seed = options, seed
+        self.sizes = dict(sizes or {})
+
+    def fit(self, name: str, covariates: Floats, target: Floats, is_binary: bool) -> Regression:
+        """Boosted trees for the mean of a target (n_rows,). Losses: squared errors, or minus log likelihoods."""
+        size = self.sizes.get(name)
+        if size is None:
+            size = self.sizes[name] = choose_size(covariates, target, is_binary, self._options, self.seed)
+        return fit_regression(covariates, target, is_binary, self._options, self.seed, size)
 
 
 def fit_regression(
-    covariates: Floats, target: Floats, is_binary: bool, options: BoostingOptions, seed: int
+    covariates: Floats, target: Floats, is_binary: bool, options: BoostingOptions, seed: int, size: TreeSize
 ) -> Regression:
-    """Boosted trees for the mean of a target (n_rows,). Losses: squared errors, or minus log likelihoods."""
-    mean = float(target.mean())
-    if len(target) < _FEWEST_ROWS or np.ptp(target) == 0:
+    """Boosted trees of one size for the mean of a target (n_rows,). The mean of no rows is zero."""
+    mean = float(target.mean()) if len(target) else 0.0
+    if not size.n_trees or len(target) < _FEWEST_ROWS or np.ptp(target) == 0:
         return Regression(mean, None)
+    trees = _trees(is_binary, size.leaves, size.n_trees, options, len(target), seed)
+    return Regression(mean, forest_of(trees.fit(covariates, target)))
+
+
+def choose_size(covariates: Floats, target: Floats, is_binary: bool, options: BoostingOptions, seed: int) -> TreeSize:
+    """Leaves and trees with the lowest loss of rows held out."""
+    none = TreeSize()
+    if len(target) < _FEWEST_ROWS or np.ptp(target) == 0:
+        return none
     of_levels = target.astype(np.intp) if is_binary else np.zeros(len(target), dtype=np.intp)
     folds = folds_of(of_levels, options.n_folds, np.random.default_rng(seed))
-    best, leaves_of_best, trees_of_best = _loss(np.full(len(target), mean), target, is_binary), 0, 0
+    best, found = _loss(np.full(len(target), target.mean()), target, is_binary), none
     for leaves in options.leaves:
         losses = np.zeros(options.max_iter)
         for fold in range(options.n_folds):
             held = folds == fold
             if is_binary and np.ptp(target[~held]) == 0:
-                return Regression(mean, None)
+                return none
             trees = _trees(is_binary, leaves, options.max_iter, options, int((~held).sum()), seed)
             trees.fit(covariates[~held], target[~held])
             losses += held.mean() * _staged_losses(trees, covariates[held], target[held], is_binary)
         place = int(losses.argmin())
         if losses[place] < best:
-            best, leaves_of_best, trees_of_best = float(losses[place]), leaves, place + 1
-    if not trees_of_best:
-        return Regression(mean, None)
-    trees = _trees(is_binary, leaves_of_best, trees_of_best, options, len(target), seed)
-    return Regression(mean, trees.fit(covariates, target))
+            best, found = float(losses[place]), TreeSize(leaves, place + 1)
+    return found
 
 
 def _trees(is_binary: bool, leaves: int, n_trees: int, options: BoostingOptions, n_rows: int, seed: int) -> Any:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 _SMALLEST = 1e-8
+#: Entropic penalty of transport plans, in units of the cost, whose mean is about one; rounds that find them; and cost
+#: beyond which nothing is transported, so that kernels are no zeros.
+_BLUR, _ROUNDS, _MOST_COST = 0.1, 20, 6.0
 
 
 def squared_mmd(representation: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,14 +42,60 @@ def squared_mmd(representation: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]
     return torch.where(both, pairs, 0.0).clamp(min=0), against_all.clamp(min=0)
 
 
-def matching_terms(representation: Tensor, shares: Tensor) -> Tensor:
+def sinkhorn_divergence(representation: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Sinkhorn divergences between arms, and of each arm from all rows; as `squared_mmd` in all that goes in and out.
+
+    Feydy et al. (2019), eq. 3: the cost of entropic optimal transport less half of what transports to themselves cost,
+    half the squared distance per feature. All transports of a model share one kernel, and plans are held when gradients
+    are taken (envelope theorem).
+    """
+    n_models, _, n_arms = shares.shape
+    squares = representation.square().sum(2)
+    distances = squares[:, :, None] + squares[:, None, :] - 2 * representation @ representation.transpose(1, 2)
+    cost = (distances / (2 * representation.shape[2])).clamp(0.0, _MOST_COST)
+    of_arms = shares.sum(1)
+    members = shares / torch.where(of_arms > 0, of_arms, 1.0)[:, None, :]
+    every = torch.cat([members, shares.sum(2, keepdim=True)], dim=2)
+    first, second = torch.triu_indices(n_arms + 1, n_arms + 1, device=cost.device)
+    costs = _transport(cost, every[:, :, first], every[:, :, second])
+    square = torch.zeros(n_models, n_arms + 1, n_arms + 1, dtype=cost.dtype, device=cost.device)
+    square = square.index_put((torch.arange(n_models, device=cost.device)[:, None], first, second), costs)
+    own = torch.diagonal(square, dim1=1, dim2=2)
+    upper = torch.triu(square - (own[:, :, None] + own[:, None, :]) / 2, diagonal=1)
+    there = torch.cat([of_arms > 0, (of_arms > 0).any(1, keepdim=True)], dim=1)
+    upper = torch.where(there[:, :, None] & there[:, None, :], upper, 0.0).clamp(min=0)
+    found = upper + upper.transpose(1, 2)
+    return found[:, :n_arms, :n_arms], found[:, :n_arms, n_arms]
+
+
+def _transport(cost: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """(n_models, n_pairs) costs of entropic transport between weights of the rows, each (n_models, n_rows, n_pairs)."""
+    with torch.no_grad():
+        kernel = torch.exp(-cost / _BLUR)
+        tiny = torch.finfo(cost.dtype).tiny
+        # Rows of no weight, such as padding, have no part in where it starts either.
+        from_source = (source > 0).to(cost.dtype)
+        for _ in range(_ROUNDS):
+            to_target = target / (kernel @ from_source).clamp(min=tiny)
+            from_source = source / (kernel @ to_target).clamp(min=tiny)
+        # Less the entropies of both weights, which a divergence does not depend on.
+        value = _BLUR * (torch.xlogy(source, from_source) + torch.xlogy(target, to_target)).sum(1)
+    moved = (from_source * ((cost * kernel) @ to_target)).sum(1)
+    return value + moved - moved.detach()
+
+
+def matching_terms(
+    representation: Tensor,
+    shares: Tensor,
+    divergence: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = squared_mmd,
+) -> Tensor:
     """(n_models, 3) bounds on what is lost by predicting for one arm from the rows of another, up to a constant.
 
     To the control arm (Shalit, Johansson, Sontag 2017), between all pairs, and of each arm to the population:
     sum over k of (pi_0 + pi_k) d(k, 0); sum over j < k of (pi_j + pi_k) d(j, k); sum over k of d(k, all); with d the
-    root of `squared_mmd` and pi the arms' shares.
+    root of the divergence and pi the arms' shares.
     """
-    pairs, against_all = squared_mmd(representation, shares)
+    pairs, against_all = divergence(representation, shares)
     of_arms = shares.sum(1)
     distance = (pairs + _SMALLEST).sqrt()
     weights = of_arms[:, :, None] + of_arms[:, None, :]

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from causal_spark.multi_treatment.discrepancy import matching_terms
-from causal_spark.multi_treatment.types import ArmSample, Floats, Rows, folds_of
+from causal_spark.multi_treatment.discrepancy import matching_terms, sinkhorn_divergence, squared_mmd
+from causal_spark.multi_treatment.types import ArmSample, Floats, Rows, held_out
 from causal_spark.neural.stacked import apply_stacked, draw_weights
-from causal_spark.neural.training import TrainingOptions, train
+from causal_spark.neural.training import DrawnLosses, Losses, TrainingOptions, train
 
 Head = Literal["shared", "offset"]
 Matching = Literal["none", "control", "pairwise", "population"]
+Divergence = Literal["mmd", "sinkhorn"]
 _MATCHINGS = ("control", "pairwise", "population")
+_DIVERGENCES = {"mmd": squared_mmd, "sinkhorn": sinkhorn_divergence}
+_CPU = torch.device("cpu")
 #: Standardised covariates beyond this are moved there: networks know nothing of far tails.
 _CLIP = 5.0
 _BATCH_ROWS = 256
-N_FOLDS = 5
+#: Steps whose batches are drawn at once.
+_WINDOW = 16
 #: Looks at the held-out loss without improvement until the rate falls, falls until the end, and steps at most.
 _TRAINING = TrainingOptions(
     learning_rate=0.005, decay=0.3, tolerance=1e-3, patience=8, n_falls=3, max_steps=3000, check_every=10
@@ -38,12 +41,14 @@ _INPUT_DECAY = 3.0
 class NetworkSpec:
     """head: shared (all arms alike) or offset (those of others are added to the control arm's). matching: which
     discrepancy of the arms' representations is penalised, alpha times it. weight_decay: times the squared weights.
+    divergence: by which discrepancies are measured.
     """
 
     head: Head = "shared"
     matching: Matching = "none"
     alpha: float = 0.0
     weight_decay: float = 3e-3
+    divergence: Divergence = "mmd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +113,25 @@ class Networks:
     held_out: Floats
     converged: np.ndarray
 
-    def predict(self, inputs: Floats, network: int) -> Floats:
-        """(n_rows, n_arms) outputs of one network for standardised covariates: standardised outcomes or log odds."""
-        own = [one[network : network + 1] for one in self.parameters]
-        rows = torch.as_tensor(inputs, dtype=own[0].dtype)[None]
+    def predict(self, inputs: Floats) -> Floats:
+        """(n_networks, n_rows, n_arms) outputs for standardised covariates: standardised outcomes or log odds."""
+        rows = torch.as_tensor(inputs, dtype=self.parameters[0].dtype)
         with torch.no_grad():
-            features = (_represent(own, rows) - self.centre[network]) / self.spread[network]
-            return _heads(own, features, self.is_offset[network : network + 1])[0].double().numpy()
+            features = _represent(self.parameters, rows.expand(len(self.is_offset), -1, -1))
+            features = (features - self.centre) / self.spread
+            return _heads(self.parameters, features, self.is_offset).double().numpy()
+
+    def of(self, places: Sequence[int]) -> Networks:
+        """Some of them."""
+        rows = torch.as_tensor(places)
+        return Networks(
+            [one[rows] for one in self.parameters],
+            self.centre[rows],
+            self.spread[rows],
+            self.is_offset[rows],
+            self.held_out[places],
+            self.converged[places],
+        )
 
 
 def train_networks(
@@ -123,24 +140,72 @@ def train_networks(
     jobs: Sequence[Job],
     shape: NetworkShape,
     dtype: torch.dtype = torch.float32,
+    device: torch.device = _CPU,
 ) -> Networks:
     """Train all jobs side by side; each is what it would be alone, up to rounding.
 
-    samples: with the same numbers of covariates and arms, all binary or none.
+    samples: with the same numbers of covariates and arms, all binary or none. device: they are trained on; what is
+    returned is on the CPU.
     """
-    program = _Program.of(samples, scalings, jobs, dtype)
+    program = _Program.of(samples, scalings, jobs, dtype, device)
     n_covariates, n_arms = samples[0].covariates.shape[1], samples[0].n_arms
-    layers = _layers(n_covariates, n_arms, shape, [job.seed for job in jobs], dtype)
-    trained = train(partial(_held_out_losses, program), layers, _TRAINING, partial(_followed, program))
+    layers = [one.to(device) for one in _layers(n_covariates, n_arms, shape, [job.seed for job in jobs], dtype)]
+
+    def losses_of(places: Tensor) -> tuple[Losses, DrawnLosses]:
+        some = program.of_jobs(places)
+        return partial(_held_out_losses, some), partial(_followed, some)
+
+    losses = partial(_held_out_losses, program)
+    trained = train(losses, layers, _TRAINING, partial(_followed, program), losses_of)
     centre, spread = _moments(program, trained.parameters)
     return Networks(
-        trained.parameters,
-        centre,
-        spread,
-        program.is_offset,
-        trained.losses.double().numpy(),
-        trained.converged.numpy(),
+        [one.cpu() for one in trained.parameters],
+        centre.cpu(),
+        spread.cpu(),
+        program.is_offset.cpu(),
+        trained.losses.double().cpu().numpy(),
+        trained.converged.cpu().numpy(),
     )
+
+
+class _Batches:
+    """Training rows of each step: all of a job that has few, else a batch of them, shuffled anew in every epoch."""
+
+    def __init__(self, kept: Sequence[Rows], seeds: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        self._kept, self._seeds, self._dtype, self._device = kept, seeds, dtype, device
+        self._sizes = [min(_BATCH_ROWS, len(rows)) for rows in kept]
+        self._shuffled = [place for place, rows in enumerate(kept) if len(rows) > _BATCH_ROWS]
+        firsts = [rows[:size] for rows, size in zip(kept, self._sizes, strict=True)]
+        self._first, self._weights = (one.to(device) for one in _padded(firsts, dtype))
+        self._window = -1, self._first
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """(n_jobs, n_batch) rows of a step, and weights that sum to one in each job."""
+        if not self._shuffled:
+            return self._first, self._weights
+        number, place = divmod(step, _WINDOW)
+        if self._window[0] != number:
+            self._window = number, self._drawn(number * _WINDOW)
+        return self._window[1][place], self._weights
+
+    def _drawn(self, start: int) -> Tensor:
+        """(_WINDOW, n_jobs, n_batch) rows of some steps."""
+        rows = np.repeat(self._first.cpu().numpy()[None], _WINDOW, axis=0)
+        for place in self._shuffled:
+            kept, size = self._kept[place], self._sizes[place]
+            # What is left at the end of an epoch is less than a batch, and other rows in every epoch.
+            per_epoch = len(kept) // size
+            epochs = range(start // per_epoch, (start + _WINDOW - 1) // per_epoch + 1)
+            generators = (np.random.default_rng((self._seeds[place], epoch)) for epoch in epochs)
+            orders = np.concatenate([one.permutation(kept)[: per_epoch * size] for one in generators])
+            skipped = start % per_epoch
+            rows[:, place, :size] = orders.reshape(-1, size)[skipped : skipped + _WINDOW]
+        return torch.from_numpy(rows).to(self._device)
+
+    def of_jobs(self, places: Sequence[int]) -> _Batches:
+        """Those of some jobs."""
+        kept, seeds = [self._kept[place] for place in places], [self._seeds[place] for place in places]
+        return _Batches(kept, seeds, self._dtype, self._device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,22 +213,23 @@ class _Program:
     """Tensors of all jobs.
 
     inputs: (n_samples, n_rows, n_covariates), outcome, arm: (n_samples, n_rows), padded. owner: (n_jobs,) the samples.
-    order: (n_jobs, n_places) training rows, shuffled again and again; batch: (n_jobs,) rows of a step. held, held_mask:
-    (n_jobs, n_held) rows held out and which of them there are. train_rows, train_mask: likewise, of training rows.
-    matching: (n_jobs, 3) what each of the matching terms counts. decay: (n_jobs,).
+    batches: of training rows. held, held_mask: (n_jobs, n_held) rows held out and which of them there are. train_rows,
+    train_mask: likewise, of training rows. matching: (n_jobs, 3) what each of the matching terms counts. divergences:
+    of each job. matched: positions of the jobs that are matched by a divergence. decay: (n_jobs,).
     """
 
     inputs: Tensor
     outcome: Tensor
     arm: Tensor
     owner: Tensor
-    order: list[Tensor]
-    batch: list[int]
+    batches: _Batches
     held: Tensor
     held_mask: Tensor
     train_rows: Tensor
     train_mask: Tensor
     matching: Tensor
+    divergences: tuple[Divergence, ...]
+    matched: dict[Divergence, Tensor]
     decay: Tensor
     is_offset: Tensor
     n_arms: int
@@ -171,7 +237,12 @@ class _Program:
 
     @classmethod
     def of(
-        cls, samples: Sequence[ArmSample], scalings: Sequence[Scaling], jobs: Sequence[Job], dtype: torch.dtype
+        cls,
+        samples: Sequence[ArmSample],
+        scalings: Sequence[Scaling],
+        jobs: Sequence[Job],
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> _Program:
         n_rows = max(one.n_rows for one in samples)
         inputs = np.zeros((len(samples), n_rows, samples[0].covariates.shape[1]))
@@ -180,48 +251,49 @@ class _Program:
             inputs[place, : one.n_rows] = scaling.inputs(one.covariates)
             outcome[place, : one.n_rows] = (one.outcome - scaling.centre) / scaling.scale
             arm[place, : one.n_rows] = one.arm
-        held, kept, orders, batches = [], [], [], []
-        for job in jobs:
-            rng = np.random.default_rng(job.seed)
-            is_out = held_out(samples[job.sample].arm, job.split_seed, job.fold)
-            out, rest = np.flatnonzero(is_out), np.flatnonzero(~is_out)
-            batch = min(_BATCH_ROWS, len(rest))
-            n_epochs = -(-_TRAINING.max_steps * batch // len(rest)) + 1
-            held.append(out)
-            kept.append(rest)
-            orders.append(torch.from_numpy(np.concatenate([rng.permutation(rest) for _ in range(n_epochs)])))
-            batches.append(batch)
+        is_out = [held_out(samples[job.sample].arm, job.split_seed, job.fold) for job in jobs]
+        held, kept = ([np.flatnonzero(one == side) for one in is_out] for side in (True, False))
         held_rows, held_mask = _padded(held, dtype)
         train_rows, train_mask = _padded(kept, dtype)
-        n_arms = samples[0].n_arms
         matching = [[job.spec.alpha * (job.spec.matching == name) for name in _MATCHINGS] for job in jobs]
+        divergences = tuple(job.spec.divergence for job in jobs)
         return cls(
-            torch.tensor(inputs, dtype=dtype),
-            torch.tensor(outcome, dtype=dtype),
-            torch.tensor(arm),
-            torch.tensor([job.sample for job in jobs]),
-            orders,
-            batches,
-            held_rows,
-            held_mask,
-            train_rows,
-            train_mask,
-            torch.tensor(matching, dtype=dtype),
-            torch.tensor([job.spec.weight_decay for job in jobs], dtype=dtype),
-            torch.tensor([job.spec.head == "offset" for job in jobs]),
-            n_arms,
+            torch.tensor(inputs, dtype=dtype, device=device),
+            torch.tensor(outcome, dtype=dtype, device=device),
+            torch.tensor(arm, device=device),
+            torch.tensor([job.sample for job in jobs], device=device),
+            _Batches(kept, [job.seed for job in jobs], dtype, device),
+            held_rows.to(device),
+            held_mask.to(device),
+            train_rows.to(device),
+            train_mask.to(device),
+            torch.tensor(matching, dtype=dtype, device=device),
+            divergences,
+            _matched(matching, divergences, device),
+            torch.tensor([job.spec.weight_decay for job in jobs], dtype=dtype, device=device),
+            torch.tensor([job.spec.head == "offset" for job in jobs], device=device),
+            samples[0].n_arms,
             samples[0].is_binary,
         )
 
-    def batch_at(self, step: int) -> tuple[Tensor, Tensor]:
-        """(n_jobs, n_batch) rows of a step, and weights that sum to one in each job."""
-        most = max(self.batch)
-        rows = torch.zeros(len(self.order), most, dtype=torch.long)
-        weights = torch.zeros(len(self.order), most, dtype=self.inputs.dtype)
-        for place, (order, size) in enumerate(zip(self.order, self.batch, strict=True)):
-            rows[place, :size] = order[step * size : (step + 1) * size]
-            weights[place, :size] = 1.0 / size
-        return rows, weights
+    def of_jobs(self, places: Tensor) -> _Program:
+        """Some of the jobs."""
+        chosen = places.tolist()
+        matching, divergences = self.matching[places], tuple(self.divergences[place] for place in chosen)
+        return replace(
+            self,
+            owner=self.owner[places],
+            batches=self.batches.of_jobs(chosen),
+            held=self.held[places],
+            held_mask=self.held_mask[places],
+            train_rows=self.train_rows[places],
+            train_mask=self.train_mask[places],
+            matching=matching,
+            divergences=divergences,
+            matched=_matched(matching.tolist(), divergences, places.device),
+            decay=self.decay[places],
+            is_offset=self.is_offset[places],
+        )
 
     def taken(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs (n_jobs, n, n_covariates), outcomes and arms (n_jobs, n) of rows of each job's sample."""
@@ -229,10 +301,15 @@ class _Program:
         return self.inputs[owner, rows], self.outcome[owner, rows], self.arm[owner, rows]
 
 
-def held_out(arm: Rows, split_seed: int, fold: int) -> NDArray[np.bool_]:
-    """(n_rows,) whether a row is in the fold, which has a fifth of each arm. The only row of an arm is in none."""
-    out = folds_of(arm, N_FOLDS, np.random.default_rng(split_seed)) == fold
-    return np.asarray(out & (np.bincount(arm)[arm] > 1))
+def _matched(
+    matching: Sequence[Sequence[float]], divergences: Sequence[Divergence], device: torch.device
+) -> dict[Divergence, Tensor]:
+    """Positions of jobs that are matched, by divergence."""
+    found: dict[Divergence, list[int]] = {}
+    for place, (alphas, divergence) in enumerate(zip(matching, divergences, strict=True)):
+        if any(alphas):
+            found.setdefault(divergence, []).append(place)
+    return {divergence: torch.tensor(places, device=device) for divergence, places in found.items()}
 
 
 def _padded(rows: Sequence[Rows], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -305,7 +382,7 @@ def _errors(predicted: Tensor, outcome: Tensor, arm: Tensor, is_binary: bool) ->
 
 def _followed(program: _Program, layers: Sequence[Tensor], step: int) -> Tensor:
     """(n_jobs,) losses of a batch with all penalties."""
-    rows, weights = program.batch_at(step)
+    rows, weights = program.batches.at(step)
     inputs, outcome, arm = program.taken(rows)
     features = _represent(layers, inputs)
     centre, spread = _centre_and_spread(features, weights)
@@ -314,11 +391,10 @@ def _followed(program: _Program, layers: Sequence[Tensor], step: int) -> Tensor:
     losses = (weights * errors).sum(1)
     sizes = [one.square().sum((1, 2)) for one in layers[::2]]
     losses = losses + program.decay * (_INPUT_DECAY * sizes[0] + torch.stack(sizes[1:]).sum(0))
-    matched = (program.matching > 0).any(1)
-    if matched.any():
-        shares = functional.one_hot(arm[matched], program.n_arms) * weights[matched][:, :, None]
-        terms = (matching_terms(features[matched], shares) * program.matching[matched]).sum(1)
-        losses = losses.index_add(0, matched.nonzero()[:, 0], terms)
+    for divergence, places in program.matched.items():
+        shares = functional.one_hot(arm[places], program.n_arms) * weights[places][:, :, None]
+        terms = matching_terms(features[places], shares, _DIVERGENCES[divergence])
+        losses = losses.index_add(0, places, (terms * program.matching[places]).sum(1))
     return losses
 
 

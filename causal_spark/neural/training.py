@@ -11,6 +11,10 @@ from torch import Tensor
 _BETAS = (0.9, 0.99)
 _EPSILON = 1e-8
 
+#: Parameters -> (n_models,) losses, and the same for the number of a step.
+Losses = Callable[[Sequence[Tensor]], Tensor]
+DrawnLosses = Callable[[Sequence[Tensor], int], Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
@@ -41,19 +45,19 @@ class Trained:
 
 
 def train(
-    losses_of: Callable[[Sequence[Tensor]], Tensor],
+    losses_of: Losses,
     parameters: Sequence[Tensor],
     options: TrainingOptions,
-    drawn_losses_of: Callable[[Sequence[Tensor], int], Tensor] | None = None,
-    losses_of_some: Callable[[Tensor], Callable[[Sequence[Tensor]], Tensor]] | None = None,
+    drawn_losses_of: DrawnLosses | None = None,
+    losses_of_some: Callable[[Tensor], tuple[Losses, DrawnLosses | None]] | None = None,
 ) -> Trained:
     """Minimise the loss of every model by Adam (Kingma, Ba 2015).
 
     losses_of: parameters -> (n_models,) losses, where a model's loss depends on its own parameters only.
     parameters: tensors whose first axis is the model. drawn_losses_of: (parameters, number of the step) -> losses
     whose gradients are followed; those of ``losses_of`` then only tell which parameters are best and when to end.
-    losses_of_some: positions (n_some,) of models -> `losses_of` for these alone. With it, models that have ended are
-    dropped whenever half of those trained have. It does not go with drawn losses.
+    losses_of_some: positions (n_some,) of models -> ``losses_of`` and ``drawn_losses_of`` for these alone. With it,
+    models that have ended are dropped whenever a quarter of those trained have.
     """
     current = [one.clone().requires_grad_() for one in parameters]
     n_models, device = current[0].shape[0], current[0].device
@@ -95,7 +99,7 @@ def train(
             running &= falls < options.n_falls
             if not running.any():
                 break
-            if losses_of_some is not None and 2 * int(running.sum()) <= len(running):
+            if losses_of_some is not None and 4 * int(running.sum()) <= 3 * len(running):
                 active, reference, rate, waited, falls = (
                     one[running] for one in (active, reference, rate, waited, falls)
                 )
@@ -103,7 +107,7 @@ def train(
                 gradients = tuple(one[running] for one in gradients)
                 current = [one.detach()[running].requires_grad_() for one in current]
                 running = running[running]
-                losses_of = losses_of_some(active)
+                losses_of, drawn_losses_of = losses_of_some(active)
             scale = rate * running
             for one, gradient, mean, square in zip(current, gradients, first, second, strict=True):
                 mean.lerp_(gradient, 1 - _BETAS[0])

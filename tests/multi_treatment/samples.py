@@ -30,3 +30,9 @@ def confounded(n_rows: int = 300, n_arms: int = 3, seed: int = 0, is_binary: boo
 def effect_error(found: Floats, means: Floats) -> float:
     """Root mean squared error of effects against the control arm."""
     return float(np.sqrt(np.mean(((found - found[:, :1]) - (means - means[:, :1]))[:, 1:] ** 2)))
+
+
+def true_chances(sample: ArmSample) -> Floats:
+    """Propensities of what `confounded` draws."""
+    chances = np.exp(0.8 * sample.covariates[:, :1] * np.arange(sample.n_arms))
+    return np.asarray(chances / chances.sum(axis=1, keepdims=True))

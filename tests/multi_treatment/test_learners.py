@@ -1,22 +1,31 @@
 import numpy as np
 import pytest
 
+from causal_spark.multi_treatment import boosting
 from causal_spark.multi_treatment.arm_effects import doubly_robust_scores
-from causal_spark.multi_treatment.boosting import BoostingOptions, fit_regression
+from causal_spark.multi_treatment.boosting import BoostingOptions, Regressions
 from causal_spark.multi_treatment.meta_learners import (
     LearnerOptions,
-    doubly_robust_outcomes,
+    cross_fit,
     dr_learner,
     s_learner,
     t_learner,
     x_learner,
 )
 from causal_spark.multi_treatment.propensity import fit_propensities
-from causal_spark.multi_treatment.types import ArmSample, folds_of
-from tests.multi_treatment.samples import confounded, effect_error
+from causal_spark.multi_treatment.types import N_FOLDS, ArmSample, folds_of, held_out
+from tests.multi_treatment.samples import confounded, effect_error, true_chances
 
 LEARNERS = pytest.mark.parametrize("learner", [s_learner, t_learner, x_learner, dr_learner])
-QUICK = LearnerOptions(BoostingOptions(leaves=(4,), max_iter=40), n_folds=3)
+QUICK = LearnerOptions(BoostingOptions(leaves=(4,), max_iter=40))
+
+
+def fitted(learner, sample, options=QUICK, seed=0):
+    return learner(sample, true_chances(sample), options, Regressions(options.boosting, seed))
+
+
+def regression(x, target, is_binary=False):
+    return Regressions(BoostingOptions(), 0).fit("it", x, target, is_binary)
 
 
 def test_folds_have_their_share_of_every_arm():
@@ -34,19 +43,19 @@ def test_a_regression_has_as_many_trees_as_help(is_binary):
     x = rng.normal(size=(400, 3))
     signal, noise = x[:, 0] > 0, rng.random(400) > 0.5
     target = signal.astype(float) if is_binary else 3.0 * signal + 0.1 * rng.normal(size=400)
-    found = fit_regression(x, target, is_binary, BoostingOptions(), 0).predict(x)
+    found = regression(x, target, is_binary).predict(x)
     assert np.mean((found - target) ** 2) < 0.05 * target.var()
-    nothing = fit_regression(x, noise.astype(float), is_binary, BoostingOptions(), 0)
+    nothing = regression(x, noise.astype(float), is_binary)
     assert nothing.predict(x).std() < 0.1
 
 
 def test_a_handful_of_rows_and_what_does_not_vary_are_told_by_their_mean():
     x = np.arange(40.0)[:, None]
-    few = fit_regression(x[:9], x[:9, 0], False, BoostingOptions(), 0)
+    few = regression(x[:9], x[:9, 0])
     np.testing.assert_array_equal(few.predict(x), np.full(40, 4.0))
-    ones = fit_regression(x, np.ones(40), True, BoostingOptions(), 0)
+    ones = regression(x, np.ones(40), True)
     np.testing.assert_array_equal(ones.predict(x), np.ones(40))
-    rare = fit_regression(x, (x[:, 0] == 3).astype(float), True, BoostingOptions(), 0)
+    rare = regression(x, (x[:, 0] == 3).astype(float), True)
     np.testing.assert_allclose(rare.predict(x), 1 / 40)
 
 
@@ -54,7 +63,7 @@ def test_a_handful_of_rows_and_what_does_not_vary_are_told_by_their_mean():
 @pytest.mark.parametrize("n_arms", [2, 4])
 def test_effects_are_found_under_confounding(learner, n_arms):
     sample, means = confounded(1200, n_arms)
-    found = learner(sample, LearnerOptions(BoostingOptions(leaves=(8,)), n_folds=3), 0).outcomes(sample.covariates)
+    found = fitted(learner, sample, LearnerOptions(BoostingOptions(leaves=(8,)))).outcomes(sample.covariates)
     assert found.shape == (1200, n_arms)
     naive = np.array([sample.outcome[sample.arm == k].mean() for k in range(n_arms)])
     errors = found - found[:, :1] - (means - means[:, :1])
@@ -69,7 +78,7 @@ def test_effects_are_found_under_confounding(learner, n_arms):
 @LEARNERS
 def test_the_same_seed_gives_the_same_effects(learner):
     sample, _ = confounded(150)
-    first, again = (learner(sample, QUICK, 3).outcomes(sample.covariates) for _ in range(2))
+    first, again = (fitted(learner, sample, QUICK, 3).outcomes(sample.covariates) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
@@ -77,14 +86,14 @@ def test_the_same_seed_gives_the_same_effects(learner):
 def test_an_arm_with_three_rows_is_no_trouble(learner):
     sample, _ = confounded(200)
     arm = np.where(np.arange(200) < 3, 2, sample.arm % 2)
-    found = learner(ArmSample(sample.covariates, arm, sample.outcome, 3, False), QUICK, 0)
+    found = fitted(learner, ArmSample(sample.covariates, arm, sample.outcome, 3, False))
     assert np.isfinite(found.outcomes(sample.covariates)).all()
 
 
 @pytest.mark.parametrize("learner", [s_learner, t_learner])
 def test_chances_of_binary_outcomes_are_chances(learner):
     sample, means = confounded(800, is_binary=True)
-    found = learner(sample, QUICK, 0).outcomes(sample.covariates)
+    found = fitted(learner, sample).outcomes(sample.covariates)
     assert found.min() >= 0
     assert found.max() <= 1
     assert np.sqrt(np.mean((found - means) ** 2)) < 0.25
@@ -113,18 +122,58 @@ def test_an_arm_that_some_folds_have_not_seen_has_a_small_chance():
 
 def test_doubly_robust_outcomes_are_right_with_either_part():
     sample, means = confounded(4000)
-    chances = np.exp(0.8 * sample.covariates[:, :1] * np.arange(3))
-    chances /= chances.sum(axis=1, keepdims=True)
+    chances = true_chances(sample)
     wanted = means.mean(axis=0)
     no_regression = doubly_robust_scores(sample, np.zeros((4000, 3)), chances, 1e-3)
     np.testing.assert_allclose(no_regression.mean(axis=0), wanted, atol=0.3)
     no_chances = doubly_robust_scores(sample, means, np.full((4000, 3), 1 / 3), 1e-3)
     np.testing.assert_allclose(no_chances.mean(axis=0), wanted, atol=0.08)
-    fitted = doubly_robust_outcomes(sample, QUICK, 0)
-    np.testing.assert_allclose(fitted.mean(axis=0), wanted, atol=0.15)
+    learned = fitted(dr_learner, sample).outcomes(sample.covariates)
+    np.testing.assert_allclose((learned - learned[:, :1]).mean(axis=0), wanted - wanted[0], atol=0.15)
 
 
-@pytest.mark.parametrize("settings", [{"n_folds": 1}, {"clip": 0.0}, {"clip": 0.5}], ids=str)
+def test_trees_of_a_name_are_tuned_once(monkeypatch):
+    sample, _ = confounded(200)
+    tuned = []
+    real = boosting.choose_size
+
+    def counted(covariates, target, is_binary, options, seed):
+        tuned.append(len(target))
+        return real(covariates, target, is_binary, options, seed)
+
+    monkeypatch.setattr(boosting, "choose_size", counted)
+    cross_fit(t_learner, sample, true_chances(sample), QUICK, 0)
+    assert tuned == sample.counts.tolist()
+    regressions = Regressions(QUICK.boosting, 0, {"a": boosting.TreeSize(4, 3)})
+    forest = regressions.fit("a", sample.covariates, sample.outcome, False).forest
+    assert len(forest.roots) == 3
+    assert len(tuned) == 3
+
+
+@LEARNERS
+def test_rows_are_told_by_the_models_of_other_folds(learner):
+    sample, _ = confounded(150)
+    found = cross_fit(learner, sample, true_chances(sample), QUICK, 4)
+    outcomes, folds = found.with_folds(sample.covariates)
+    np.testing.assert_array_equal(outcomes, found.outcomes(sample.covariates))
+    assert folds.shape == (N_FOLDS, 150, 3)
+    crossed = found.cross_fitted(sample)
+    for fold in range(N_FOLDS):
+        out = held_out(sample.arm, 4, fold)
+        np.testing.assert_array_equal(crossed[out], folds[fold][out])
+        rest = sample.of_rows(np.flatnonzero(~out))
+        sizes = Regressions(QUICK.boosting, 4)
+        learner(sample, true_chances(sample), QUICK, sizes)
+        again = Regressions(QUICK.boosting, 4, sizes.sizes)
+        alone = learner(rest, true_chances(sample)[~out], QUICK, again)
+        np.testing.assert_array_equal(alone.outcomes(sample.covariates), folds[fold])
+    lonely = np.where(np.arange(150) == 7, 2, sample.arm % 2)
+    alone = ArmSample(sample.covariates, lonely, sample.outcome, 3, False)
+    own = cross_fit(learner, alone, true_chances(sample), QUICK, 4)
+    np.testing.assert_array_equal(own.cross_fitted(alone)[7], own.outcomes(alone.covariates)[7])
+
+
+@pytest.mark.parametrize("settings", [{"clip": 0.0}, {"clip": 0.5}], ids=str)
 def test_options_that_cannot_be_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         LearnerOptions(**settings)

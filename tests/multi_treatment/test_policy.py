@@ -6,12 +6,7 @@ from causal_spark.multi_treatment.arm_effects import arm_effects, doubly_robust_
 from causal_spark.multi_treatment.overlap import in_support, overlap_of
 from causal_spark.multi_treatment.policy import choose_arms, policy_values
 from causal_spark.multi_treatment.types import ArmSample
-from tests.multi_treatment.samples import confounded
-
-
-def true_chances(sample):
-    chances = np.exp(0.8 * sample.covariates[:, :1] * np.arange(sample.n_arms))
-    return chances / chances.sum(axis=1, keepdims=True)
+from tests.multi_treatment.samples import confounded, true_chances
 
 
 def test_scores_are_predictions_and_in_the_arm_received_weighted_residuals():

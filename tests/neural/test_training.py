@@ -164,7 +164,8 @@ def test_drawn_losses_are_followed_and_the_given_ones_judge():
     assert steps == list(range(len(steps)))
 
 
-def test_models_that_have_ended_are_dropped_and_all_end_as_they_would_alone():
+@pytest.mark.parametrize("is_drawn", [False, True])
+def test_models_that_have_ended_are_dropped_and_all_end_as_they_would_alone(is_drawn):
     generator = torch.Generator().manual_seed(3)
     # Of quadratics with curvatures far apart some end long after others.
     curvature = torch.logspace(-3, 1, 9, dtype=torch.float64)
@@ -173,15 +174,18 @@ def test_models_that_have_ended_are_dropped_and_all_end_as_they_would_alone():
 
     def losses_of(places):
         seen.append(len(places))
-        return lambda current: 1 + curvature[places] * (current[0] ** 2).sum(1)
 
-    options = TrainingOptions(learning_rate=0.05, patience=10, max_steps=2000)
-    whole = train(losses_of(torch.arange(9)), [start], options)
-    seen.clear()
-    dropped = train(losses_of(torch.arange(9)), [start], options, losses_of_some=losses_of)
-    assert len(seen) >= 3
-    assert seen == sorted(seen, reverse=True)
-    assert all(after <= before / 2 for before, after in pairwise(seen))
+        def losses(current):
+            return 1 + curvature[places] * (current[0] ** 2).sum(1)
+
+        return losses, (lambda current, step: (1 + step % 2) * losses(current)) if is_drawn else None
+
+    options = TrainingOptions(learning_rate=0.05, patience=10, max_steps=2000, check_every=3 if is_drawn else 1)
+    losses, drawn = losses_of(torch.arange(9))
+    whole = train(losses, [start], options, drawn)
+    dropped = train(losses, [start], options, drawn, losses_of)
+    assert len(seen) >= 4
+    assert all(after <= 0.75 * before for before, after in pairwise(seen))
     assert whole.n_steps.unique().numel() > 4
     torch.testing.assert_close(dropped.n_steps, whole.n_steps)
     torch.testing.assert_close(dropped.losses, whole.losses, rtol=0, atol=0)

@@ -1,0 +1,112 @@
+"""Every estimator of individual effects by its name: the one list that configuration, planning and running read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from causal_spark.multi_treatment import costs
+from causal_spark.multi_treatment.costs import SampleSize
+from causal_spark.multi_treatment.ensembles import NetworkOptions, cfr, tarnet
+from causal_spark.multi_treatment.memento import MementoOptions, memento
+from causal_spark.multi_treatment.meta_learners import (
+    Learner,
+    LearnerOptions,
+    cross_fit,
+    dr_learner,
+    s_learner,
+    t_learner,
+    x_learner,
+)
+from causal_spark.multi_treatment.types import ArmSample, FittedModel, Floats
+
+Fit = Callable[[Sequence[ArmSample], Sequence[Floats], Any, Sequence[int]], Sequence[FittedModel]]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectDefinition:
+    """An estimator: its fit, its options' class, a line for people, and what it takes.
+
+    fit: (samples, cross-fitted propensities of each, options, seeds) -> fitted models, for samples of one `shape_of`.
+    It may raise `GroupError`, a `DeclinedError` where the method has no meaning. seconds: (size, options, companions)
+    -> of a fit, on one ordinary core. numbers: (size, options) -> float64 numbers held by it. companions: samples of a
+    size that are worth fitting together.
+    """
+
+    name: str
+    fit: Fit
+    options: type[Any]
+    description: str
+    seconds: Callable[[SampleSize, Any, int], float]
+    numbers: Callable[[SampleSize, Any], float]
+    companions: Callable[[SampleSize], int]
+
+
+def shape_of(sample: ArmSample) -> Hashable:
+    """Samples of one shape can be fitted together."""
+    return sample.covariates.shape[1], sample.n_arms, sample.is_binary
+
+
+def _each(learner: Learner) -> Fit:
+    def fit(
+        samples: Sequence[ArmSample], chances: Sequence[Floats], options: LearnerOptions, seeds: Sequence[int]
+    ) -> Sequence[FittedModel]:
+        given = zip(samples, chances, seeds, strict=True)
+        return [cross_fit(learner, sample, of_rows, options, seed) for sample, of_rows, seed in given]
+
+    return fit
+
+
+def _without_chances(
+    family: Callable[[Sequence[ArmSample], NetworkOptions, Sequence[int]], Sequence[FittedModel]],
+) -> Fit:
+    def fit(
+        samples: Sequence[ArmSample], chances: Sequence[Floats], options: NetworkOptions, seeds: Sequence[int]
+    ) -> Sequence[FittedModel]:
+        del chances
+        return family(samples, options, seeds)
+
+    return fit
+
+
+def _boosted(name: str, learner: Learner, description: str, per_arm: float, alone: float) -> EffectDefinition:
+    """per_arm, alone: regressions on the rows of one arm, for each arm and beside them, on one another's scale."""
+
+    def seconds(size: SampleSize, options: LearnerOptions, n_companions: int) -> float:
+        del options, n_companions
+        return costs.boosted_seconds(size, alone + per_arm * size.n_arms)
+
+    def numbers(size: SampleSize, options: LearnerOptions) -> float:
+        del options
+        return costs.numbers(size)
+
+    return EffectDefinition(name, _each(learner), LearnerOptions, description, seconds, numbers, lambda size: 1)
+
+
+def _network(name: str, fit: Fit, options: type[NetworkOptions], description: str) -> EffectDefinition:
+    def seconds(size: SampleSize, options: NetworkOptions, n_companions: int) -> float:
+        return costs.network_seconds(size, options.n_networks, n_companions)
+
+    def numbers(size: SampleSize, options: NetworkOptions) -> float:
+        return costs.numbers(size) + costs.network_numbers(size, options.n_networks)
+
+    return EffectDefinition(name, fit, options, description, seconds, numbers, costs.companions)
+
+
+ESTIMATORS: Mapping[str, EffectDefinition] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            _boosted("s_learner", s_learner, "One boosted regression on covariates and arm.", 0.0, 4.0),
+            _boosted("t_learner", t_learner, "A boosted regression per arm.", 1.0, 0.0),
+            _boosted("x_learner", x_learner, "Effects imputed in either arm, regressed and weighted.", 4.0, 0.0),
+            _boosted("dr_learner", dr_learner, "Doubly robust effects, regressed.", 5.0, 0.0),
+            _network("tarnet", _without_chances(tarnet), NetworkOptions, "Networks with a head per arm."),
+            _network("cfr", _without_chances(cfr), NetworkOptions, "The same, arms matched to the control arm."),
+            _network("memento", memento, MementoOptions, "Arms matched to each other or to all rows; calibrated."),
+        )
+    }
+)
+"""Estimators by name."""
