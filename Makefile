@@ -7,6 +7,7 @@ BIN := .venv/bin
 JOB := jobs/panel_effects.py
 CONFIG := conf/panel_effects.yaml
 CURVES := conf/response_curves.yaml
+EFFECTS := conf/individual_effects.yaml
 
 export SPARK_CONF_DIR := $(CURDIR)/conf
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
@@ -34,6 +35,10 @@ run: .venv/installed-run  ## Estimate the effects of the example policies on loc
 .PHONY: run-response-curves
 run-response-curves: .venv/installed-neural  ## The same for response curves, on a cohort of smokers (CURVES=... for other data)
 	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/response_curves.py --config $(CURVES)
+
+.PHONY: run-individual-effects
+run-individual-effects: .venv/installed-neural  ## The same for individual effects, on a trial (EFFECTS=... for other data)
+	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/individual_effects.py --config $(EFFECTS)
 
 .PHONY: test
 test: .venv/installed-dev  ## Run all tests but those that start servers (ARGS=... for pytest)
@@ -78,6 +83,10 @@ study-variances: .venv/installed-dev  ## Coverage and power of conditional varia
 .PHONY: study-coverage
 study-coverage: .venv/installed-dev  ## Coverage of placebo, jackknife, bootstrap beside the published (ARGS="--designs urate")
 	$(BIN)/python -m studies.coverage $(ARGS)
+
+.PHONY: study-individual-effects
+study-individual-effects: .venv/installed-dev  ## Accuracy and coverage of individual effects (ARGS="--designs acic4 --n 5")
+	$(BIN)/python -m studies.individual_effects $(ARGS)
 
 .PHONY: study-response-curves
 study-response-curves: .venv/installed-dev  ## Accuracy and coverage of response curves (ARGS="--part coverage --n 100")

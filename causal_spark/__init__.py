@@ -6,13 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from causal_spark.individual_effects import IndividualEffects
     from causal_spark.panel_effects import PanelEffects
     from causal_spark.response_curves import ResponseCurves
+    from causal_spark.scoring import score
 
 __version__ = "0.1.0"
-__all__ = ["PanelEffects", "ResponseCurves", "__version__"]
+__all__ = ["IndividualEffects", "PanelEffects", "ResponseCurves", "__version__", "score"]
 
-_MODULES = {"PanelEffects": "panel_effects", "ResponseCurves": "response_curves"}
+_MODULES = {
+    "IndividualEffects": "individual_effects",
+    "PanelEffects": "panel_effects",
+    "ResponseCurves": "response_curves",
+    "score": "scoring",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -22,7 +29,7 @@ def __getattr__(name: str) -> object:
     try:
         module = import_module(f"{__name__}.{_MODULES[name]}")
     except ModuleNotFoundError as error:
-        if error.name in ("torch", "sklearn"):
+        if error.name in ("torch", "sklearn", "safetensors"):
             raise ModuleNotFoundError(
                 f"{name} needs {error.name}: pip install 'causal_spark[neural]'.", name=error.name
             ) from error

@@ -91,7 +91,15 @@ class SampleWeightError(GroupError):
 
 
 class KeyValueError(GroupError):
-    """A unit or time is missing."""
+    """A unit, a time or a row id is missing."""
+
+
+class DuplicateRowError(GroupError):
+    """A row id occurs more than once."""
+
+
+class CostValueError(GroupError):
+    """A cost of an arm is missing or infinite."""
 
 
 class CovariateValueError(GroupError):
@@ -159,7 +167,7 @@ class ConstantOutcomeError(DeclinedError):
 
 
 class TreatmentSupportError(DeclinedError):
-    """The treatment takes too few distinct values for what is asked of it."""
+    """The treatment takes too few distinct values for what is asked of it, or too many."""
 
 
 class PositivityError(DeclinedError):
@@ -168,6 +176,10 @@ class PositivityError(DeclinedError):
 
 class TooFewEffectiveRowsError(DeclinedError):
     """Weights leave too few effective rows to draw a curve from."""
+
+
+class NoControlRowsError(DeclinedError):
+    """The control arm has no rows, or too few to compare with."""
 
 
 class NoRowsError(DeclinedError):

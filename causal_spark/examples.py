@@ -65,6 +65,21 @@ EXAMPLES: dict[str, Example] = {
             }
         ),
     ),
+    "hiv_results": Example(
+        description=(
+            "2,834 people in rural Malawi who were tested for HIV at home in 2004 and drew what they would be paid for "
+            "coming to learn the result: nothing, or up to three dollars. Whether they came, with age, distance and "
+            "result. A randomised trial."
+        ),
+        roles=MappingProxyType(
+            {
+                "row_id": "person",
+                "treatment": "incentive",
+                "outcome": "learned_result",
+                "covariates": ("age", "distance", "hiv"),
+            }
+        ),
+    ),
 }
 """Name of every example, with its description and column roles."""
 
@@ -103,8 +118,13 @@ def load_example(name: str) -> pd.DataFrame:
     covariates were asked in 1971; income is one of twelve brackets (11: below 1,000 dollars, 22: above 25,000). 63
     weights, 77 pressures and 62 incomes are missing. The cohort of chapters 11 to 17 of Hernan, Robins.
 
+    ``hiv_results``: a row per person: ``person`` (int64), ``incentive`` (none: 623 rows, under_1: 1,140, 1_to_2: 699,
+    over_2: 372, in dollars, bounds included above), ``learned_result`` (0 or 1), ``age`` (5 are missing), ``distance``
+    (km to where results were told), ``hiv`` (negative, positive, unclear). Thornton (AER 2008). People drew their
+    incentive themselves, so differences of means are unbiased.
+
     Sources: ``prop99``, ``cps_placebo``, ``pwt_placebo`` from synthdid-py (BSD-3); ``castle_doctrine``,
-    ``texas_prisons``, ``smoking`` from causaldata (MIT).
+    ``texas_prisons``, ``smoking``, ``hiv_results`` from causaldata (MIT).
 
     Raises:
         ConfigError: no example has this name, or a package or file that carries the data is not installed.
@@ -235,4 +255,28 @@ def _smoking() -> pd.DataFrame:
     return table.sort_values(first[:4], ignore_index=True)
 
 
-_LOADERS: dict[str, Callable[[], pd.DataFrame]] = {"policies": _policies, "smoking": _smoking}
+_HIV = {-1: "unclear", 0: "negative", 1: "positive"}
+#: Arm to the most dollars in it, after what is less than any.
+_INCENTIVES = {"": -1.0, "none": 0.0, "under_1": 1.0, "1_to_2": 2.0, "over_2": 3.0}
+
+
+def _hiv_results() -> pd.DataFrame:
+    people = pd.read_stata(installed_file("causaldata", "thornton_hiv/thornton_hiv.dta"))
+    told = people[people["got"].notna() & people["tinc"].notna()]
+    return pd.DataFrame(
+        {
+            "person": told.index.astype("int64"),
+            "incentive": pd.cut(told["tinc"], list(_INCENTIVES.values()), labels=list(_INCENTIVES)[1:]).astype(str),
+            "learned_result": told["got"].astype("int64"),
+            "age": told["age"],
+            "distance": told["distvct"].astype("float64"),
+            "hiv": told["hiv2004"].map(_HIV),
+        }
+    ).reset_index(drop=True)
+
+
+_LOADERS: dict[str, Callable[[], pd.DataFrame]] = {
+    "policies": _policies,
+    "smoking": _smoking,
+    "hiv_results": _hiv_results,
+}

@@ -10,9 +10,13 @@ import pandas as pd
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from causal_spark.lake.schemas import TABLES, Column, group_columns
+from causal_spark.lake.contract import Column
+from causal_spark.lake.schemas import TABLES, group_columns
 
-KEYS = ("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage", "dose", "covariate", "moment")
+KEYS = (
+    *("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage", "dose", "covariate", "moment"),
+    *("row_id", "treatment", "reference", "policy"),
+)
 
 
 def assert_declared(spark: SparkSession, output: Path, names: Sequence[str]) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from causal_spark.dose_response.types import Floats, Notice, Segment, normalised
-from causal_spark.engine.columns import COVARIATE
+from causal_spark.engine.read_rows import read_covariates, read_numbers
 from causal_spark.errors import (
     NoRowsError,
     OutcomeValueError,
@@ -38,9 +35,8 @@ def build_segment(rows: pa.Table) -> BuiltSegment:
     Raises `SampleWeightError`, `TreatmentValueError`, `OutcomeValueError` for values that cannot be, `NoRowsError`,
     `TreatmentSupportError` where all have the same treatment, and as `learn_encoding`.
     """
-    names = [name for name in rows.column_names if name.startswith(COVARIATE)]
-    treatment, outcome = _numbers(rows["_treatment"]), _numbers(rows["_outcome"])
-    weights = _numbers(rows["_weight"]) if "_weight" in rows.column_names else np.ones(len(rows))
+    treatment, outcome = read_numbers(rows["_treatment"]), read_numbers(rows["_outcome"])
+    weights = read_numbers(rows["_weight"]) if "_weight" in rows.column_names else np.ones(len(rows))
     bad = ~np.isfinite(weights) | (weights < 0)
     if bad.any():
         raise SampleWeightError(
@@ -64,7 +60,7 @@ def build_segment(rows: pa.Table) -> BuiltSegment:
     treatment, outcome, weights = treatment[used], outcome[used], normalised(weights[used])
     if np.ptp(treatment) == 0:
         raise TreatmentSupportError(f"All rows have the treatment {treatment[0]:g}.", "Drop the group.")
-    raw = {name.removeprefix(COVARIATE): _covariate(rows[name], used) for name in names}
+    raw = read_covariates(rows, used)
     encoding = learn_encoding(raw, weights)
     segment = Segment(encoding.apply(raw), treatment, weights, encoding.names)
     n_left_out = int(np.sum(counts & ~known))
@@ -76,13 +72,3 @@ def build_segment(rows: pa.Table) -> BuiltSegment:
         "The curve is that of the other rows: look whether those that are missing differ.",
     )
     return BuiltSegment(segment, outcome, (told,))
-
-
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), dtype=np.float64)
-
-
-def _covariate(column: pa.ChunkedArray, used: NDArray[np.intp]) -> NDArray[Any]:
-    if pa.types.is_floating(column.type):
-        return _numbers(column)[used]
-    return np.array(column.to_pylist(), dtype=object)[used]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -19,8 +19,11 @@ from causal_spark.lake.schemas import KEY_TYPES, group_columns
 
 #: Start of the engine's names of covariates.
 COVARIATE = "_covariate_"
+#: Start of the engine's names of costs of arms.
+COST = "_cost_"
 NUMERIC = ("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INT", "BOOLEAN")
 UNIT_TYPES = ("STRING", "BIGINT", "INT", "DATE")
+ARM_TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN")
 TIME_TYPES = ("BIGINT", "INT", "DATE", "TIMESTAMP", "TIMESTAMP_NTZ")
 
 _SPARK_TYPES: dict[str, str] = {
@@ -45,12 +48,14 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "DATE": pa.date32(),
     "TIMESTAMP": pa.timestamp("us", tz="UTC"),
     "DOUBLE": pa.float64(),
+    "BINARY": pa.binary(),
 }
 
 _REMEDY = {
     "group": "Cast it to a string, an integer, a boolean, a date or a timestamp.",
     "unit": "Cast it to a string or an integer.",
     "time": "Cast it to an integer, a date or a timestamp.",
+    "arm": "Cast it to a string, an integer or a boolean; for a dose, estimate response curves.",
     "number": "Cast it to a double.",
     "covariate": "Cast it to a double, or to a string if it is a category.",
 }
@@ -180,18 +185,86 @@ def curve_columns(data: pd.DataFrame | DataFrame, roles: CurveRoles) -> InputCol
     groups = _group_columns(roles.groups, available)
     weights = [] if roles.sample_weight is None else [roles.sample_weight]
     _numeric({"outcome": [roles.outcome], "treatment": [roles.treatment], "sample weight": weights}, available)
-    types = {name: _typed(name, "covariate", "covariate", (*NUMERIC, "STRING"), available) for name in roles.covariates}
     values = (
         InputColumn("_treatment", roles.treatment, "DOUBLE"),
         InputColumn("_outcome", roles.outcome, "DOUBLE"),
         *(InputColumn("_weight", name, "DOUBLE") for name in weights),
-        *(
-            InputColumn(f"{COVARIATE}{name}", name, "STRING" if type_ == "STRING" else "DOUBLE")
-            for name, type_ in types.items()
-        ),
+        *_covariate_columns(roles.covariates, available),
     )
     # No column tells rows apart: all of them order the rows, and rows alike in all may stand in any order.
     return InputColumns(groups, values, ("_treatment", "_outcome"))
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRoles:
+    """Which column of a table with a row per individual and its arm plays which role.
+
+    costs: arm to the column of what it costs each row, for arms whose costs differ by row.
+    """
+
+    row_id: str
+    treatment: str
+    outcome: str
+    covariates: Sequence[str]
+    groups: Sequence[str] = ()
+    costs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Every column used."""
+        values = [self.row_id, self.treatment, self.outcome, *self.covariates]
+        return [*self.groups, *values, *sorted(set(self.costs.values()))]
+
+
+def arm_columns(data: pd.DataFrame | DataFrame, roles: ArmRoles) -> InputColumns:
+    """Columns of a table with a row per individual and its arm. Raises as `panel_columns`."""
+    if not roles.covariates:
+        raise InputError("There are no covariates.", "Name what treatment and outcome may both depend on.")
+    available = _available(data, roles.names)
+    groups = _group_columns(roles.groups, available)
+    _numeric({"outcome": [roles.outcome], "cost": list(roles.costs.values())}, available)
+    _typed(roles.row_id, "row id", "unit", UNIT_TYPES, available)
+    _typed(roles.treatment, "treatment", "arm", ARM_TYPES, available)
+    values = (
+        InputColumn("_row_id", roles.row_id, "STRING"),
+        InputColumn("_treatment", roles.treatment, "STRING"),
+        InputColumn("_outcome", roles.outcome, "DOUBLE"),
+        *(InputColumn(f"{COST}{arm}", name, "DOUBLE") for arm, name in roles.costs.items()),
+        *_covariate_columns(roles.covariates, available),
+    )
+    return InputColumns(groups, values, ("_row_id",))
+
+
+def new_row_columns(
+    data: pd.DataFrame | DataFrame, row_id: str, covariates: Mapping[str, str], groups: Mapping[str, str]
+) -> InputColumns:
+    """Columns of new rows that models are to be applied to. Raises as `panel_columns`.
+
+    covariates, groups: name to the type that the models were fitted with.
+    """
+    available = _available(data, [*groups, row_id, *covariates])
+    _typed(row_id, "row id", "unit", UNIT_TYPES, available)
+    for name, type_ in groups.items():
+        if _typed(name, "group", "group", (*KEY_TYPES, "TIMESTAMP_NTZ"), available) != type_:
+            raise InputError(
+                f"Column {name!r} (group) has type {available[name].lower()}.", f"Cast it to {type_.lower()}."
+            )
+    for name, type_ in covariates.items():
+        _typed(name, "covariate", "covariate", NUMERIC if type_ == "DOUBLE" else ("STRING",), available)
+    return InputColumns(
+        tuple(InputColumn(name, name, type_) for name, type_ in groups.items()),
+        (
+            InputColumn("_row_id", row_id, "STRING"),
+            *(InputColumn(f"{COVARIATE}{name}", name, type_) for name, type_ in covariates.items()),
+        ),
+        ("_row_id",),
+    )
+
+
+def _covariate_columns(names: Sequence[str], available: Mapping[str, str]) -> Iterator[InputColumn]:
+    for name in names:
+        type_ = _typed(name, "covariate", "covariate", (*NUMERIC, "STRING"), available)
+        yield InputColumn(f"{COVARIATE}{name}", name, "STRING" if type_ == "STRING" else "DOUBLE")
 
 
 def _available(data: pd.DataFrame | DataFrame, names: Sequence[str]) -> dict[str, str]:

@@ -17,9 +17,10 @@ from causal_spark.engine.keys import digest_of
 from causal_spark.engine.run import RunSummary
 from causal_spark.engine.work import Work
 from causal_spark.errors import TooManyFailuresError
+from causal_spark.lake.contract import Column
 from causal_spark.lake.locations import Location
 from causal_spark.lake.runs import RunRecord, append_run, succeeded_run
-from causal_spark.lake.schemas import FAILURES, Column, group_columns
+from causal_spark.lake.schemas import FAILURES, group_columns
 from causal_spark.lake.tables import Commit, append_tables, few_rows
 
 

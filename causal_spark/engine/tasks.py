@@ -56,6 +56,15 @@ class Told(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to know of a group that was estimated all the same."""
+
+    name: str
+    message: str
+    hint: str
+
+
 def warning_of(stage: str, estimator: str | None, notice: Told) -> Failure:
     """A row of ``failures`` of kind ``warned``."""
     return Failure(stage, estimator, "warned", notice.name, notice.message, notice.hint)

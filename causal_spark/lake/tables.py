@@ -16,8 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from causal_spark.errors import TableShapeError, WriteError
+from causal_spark.lake.contract import Column, TableSchema
 from causal_spark.lake.locations import Location, Place, quoted, text_literal
-from causal_spark.lake.schemas import TABLES, Column, TableSchema
+from causal_spark.lake.schemas import TABLES
 
 _PROPERTIES = {
     # Deletion vectors would raise the reader version beyond 1 and shut out simple readers.

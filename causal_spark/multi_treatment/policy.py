@@ -25,7 +25,11 @@ class Policy:
 
 
 def choose_arms(
-    effects: Floats, costs: Floats, std_errors: Floats | None = None, reach: float = 0.0, allowed: Floats | None = None
+    effects: Floats,
+    costs: Floats,
+    std_errors: Floats | None = None,
+    reach: float = 0.0,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> Policy:
     """The arm with the largest expected gain: its effect less what it costs more than the control arm.
 
@@ -37,7 +41,7 @@ def choose_arms(
     cost = np.broadcast_to(costs, effects.shape)
     gains = effects - (cost - cost[:, :1])
     if allowed is not None:
-        gains = np.where(allowed.astype(bool), gains, -np.inf)
+        gains = np.where(allowed, gains, -np.inf)
     gains[:, 0] = 0.0
     every = np.arange(len(gains))
     order = np.argsort(-gains, axis=1, kind="stable")

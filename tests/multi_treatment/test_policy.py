@@ -82,7 +82,7 @@ def test_the_largest_gain_net_of_costs_is_recommended():
 def test_costs_may_differ_by_row_and_arms_may_be_ruled_out():
     costs = np.array([[0, 0, 5.0], [0, 5, 0], [0, 0, 0], [0, 0, 0]])
     assert choose_arms(EFFECTS, costs).recommended.tolist() == [1, 2, 0, 1]
-    allowed = np.array([[1, 1, 0], [0, 0, 1], [1, 1, 1], [1, 0, 0]])
+    allowed = np.array([[1, 1, 0], [0, 0, 1], [1, 1, 1], [1, 0, 0]], dtype=bool)
     assert choose_arms(EFFECTS, np.zeros(3), allowed=allowed).recommended.tolist() == [1, 2, 0, 0]
 
 

@@ -1,0 +1,31 @@
+"""Columns of Arrow rows as arrays, missing values included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from causal_spark.engine.columns import COVARIATE
+
+Floats = NDArray[np.float64]
+
+
+def read_numbers(column: pa.ChunkedArray) -> Floats:
+    """(n_rows,) numbers, NaN where missing."""
+    return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), dtype=np.float64)
+
+
+def read_covariates(rows: pa.Table, used: NDArray[np.intp] | slice) -> dict[str, NDArray[Any]]:
+    """Name to (n_used,) numbers, NaN where missing, or labels, None where missing, of the columns ``_covariate_*``."""
+    names = [name for name in rows.column_names if name.startswith(COVARIATE)]
+    return {name.removeprefix(COVARIATE): _values(rows[name])[used] for name in names}
+
+
+def _values(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_floating(column.type):
+        return read_numbers(column)
+    return np.array(column.to_pylist(), dtype=object)
