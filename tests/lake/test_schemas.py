@@ -5,7 +5,7 @@ import pytest
 
 from causal_spark.errors import InputError
 from causal_spark.lake.locations import text_literal
-from causal_spark.lake.schemas import TABLES, TYPES, group_columns
+from causal_spark.lake.schemas import CONTRACT_VERSION, TABLES, TYPES, group_columns
 
 DOCS = Path(__file__).parents[2] / "docs" / "tables.md"
 
@@ -26,6 +26,16 @@ CONTRACT = {
     "response_curves": "estimator dose estimate slope std_error slope_std_error conf_low conf_high conf_level "
     "n_replicates expected_bias",
     "balance": "estimator covariate moment correlation_before correlation_after effective_sample_size",
+    "individual_effects": "estimator row_id treatment outcome_estimate effect std_error conf_low conf_high conf_level "
+    "propensity in_support",
+    "arm_effects": "estimator treatment reference estimate std_error conf_low conf_high conf_level p_value n_rows "
+    "difference_in_means",
+    "policies": "estimator row_id recommended_treatment expected_gain runner_up abstained",
+    "policy_values": "estimator policy value std_error conf_low conf_high conf_level gain gain_std_error gain_conf_low "
+    "gain_conf_high n_rows",
+    "overlap": "treatment covariate smd_before smd_after propensity_min propensity_max effective_sample_size n_rows "
+    "share_in_support",
+    "models": "estimator schema_json tensors",
 }
 
 
@@ -78,3 +88,10 @@ def documented() -> dict[str, list[tuple[str, str, str]]]:
 def test_the_document_lists_every_table_and_column_as_the_code_does() -> None:
     wanted = {name: [(c.name, c.type, c.comment) for c in table.columns] for name, table in TABLES.items()}
     assert documented() == wanted
+
+
+def test_the_document_is_that_of_the_current_contract() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert re.findall(r"contract version (\d+)", text) == [str(CONTRACT_VERSION)]
+    versions = text.partition("## Versions of the contract")[2].partition("## The tables")[0]
+    assert re.findall(r"^\| (\d+) \|", versions, re.MULTILINE)[0] == str(CONTRACT_VERSION)
