@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.machine import SINGLE_THREAD, append_rows, origin, read_rows
@@ -48,9 +49,8 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def run_with_origin(task: Task) -> list[dict[str, object]]:
+def run_with_origin(task: Task, here: Mapping[str, str]) -> list[dict[str, object]]:
     """The rows of a task, and where they come from."""
-    here = origin()
     return [row | {"commit": here["commit"], "machine": here["machine"]} for row in run(task)]
 
 
@@ -61,7 +61,8 @@ def main(given: list[str]) -> None:
     if not arguments.summary_only:
         draws = range(arguments.first, arguments.first + arguments.n)
         tasks = open_tasks(arguments.designs, arguments.arms, draws, arguments.store)
-        done = run_all(run_with_origin, tasks, arguments.processes)
+        # Code is loaded now, whatever is committed while it runs.
+        done = run_all(partial(run_with_origin, here=origin()), tasks, arguments.processes)
         for rows in reported(done, len(tasks), "draws", 10):
             append_rows(arguments.store, rows)
     if not arguments.draws_only:

@@ -319,7 +319,7 @@ def _fit_all(
 
     stacks: dict[Hashable, list[int]] = {}
     for place, sample in enumerate(samples):
-        stacks.setdefault(shape_of(sample), []).append(place)
+        stacks.setdefault(shape_of(sample, options), []).append(place)
     found: dict[int, FittedModel | Exception] = {}
     for places in stacks.values():
         try:

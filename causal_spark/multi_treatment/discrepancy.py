@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +23,10 @@ def squared_mmd(representation: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]
     The kernel is the mean of three Gaussian ones, the squares of whose widths are one, half and a quarter of what
     separates two rows of independent features of variance one. Every discrepancy is a quadratic in its Gram matrix.
     """
-    n_features = representation.shape[2]
-    squares = representation.square().sum(2)
-    distances = squares[:, :, None] + squares[:, None, :] - 2 * representation @ representation.transpose(1, 2)
-    # Kernels of half and a quarter of the width are powers of the widest.
-    widest = torch.exp(distances.clamp(min=0) / (-2.0 * n_features))
-    half = widest.square()
-    gram = (widest + half + half.square()) / 3.0
     of_arms = shares.sum(1)
     there = of_arms > 0
     members = shares / torch.where(there, of_arms, 1.0)[:, None, :]
-    inner = members.transpose(1, 2) @ gram @ members
+    inner: Tensor = _InnerProducts.apply(representation / representation.shape[2] ** 0.5, members)
     own = torch.diagonal(inner, dim1=1, dim2=2)
     pairs = own[:, :, None] + own[:, None, :] - 2 * inner
     both = there[:, :, None] & there[:, None, :]
@@ -40,6 +34,35 @@ def squared_mmd(representation: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]
     of_all = (with_all * of_arms).sum(1, keepdim=True)
     against_all = torch.where(there, own - 2 * with_all + of_all, 0.0)
     return torch.where(both, pairs, 0.0).clamp(min=0), against_all.clamp(min=0)
+
+
+class _InnerProducts(torch.autograd.Function):
+    """(n_models, n_arms, n_arms) products of the arms' means in the kernel's space, for weights of their members.
+
+    Rows by rows arrays are most of the time of training, and few of them are enough when the gradient is written down.
+    """
+
+    @staticmethod
+    def forward(context: Any, features: Tensor, members: Tensor) -> Tensor:
+        squares = features.square().sum(2)
+        distances = torch.baddbmm(
+            squares[:, :, None] + squares[:, None, :], features, features.transpose(1, 2), alpha=-2
+        )
+        # Kernels of half and a quarter of the width are powers of the widest.
+        widest = distances.clamp_(min=0).mul_(-0.5).exp_()
+        context.save_for_backward(features, members, widest)
+        half = widest.square()
+        gram = half.square().add_(half).add_(widest).div_(3.0)
+        return members.transpose(1, 2) @ gram @ members
+
+    @staticmethod
+    def backward(context: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        features, members, widest = context.saved_tensors
+        half = widest.square()
+        # Of the sum of kernels by the squared distance, times two as each pair is there twice.
+        slope = half.square().mul_(4.0).add_(half, alpha=2.0).add_(widest).div_(-3.0)
+        pull = (members @ ((upstream + upstream.transpose(1, 2)) / 2) @ members.transpose(1, 2)).mul_(slope)
+        return 2 * (pull.sum(2, keepdim=True) * features - pull @ features), None
 
 
 def sinkhorn_divergence(representation: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:

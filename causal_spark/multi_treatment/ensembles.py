@@ -37,6 +37,8 @@ _COUNTS = ("n_splits", "hidden", "representation", "head_units")
 _CLOSE = 0.03
 _LEAST_WEIGHT = 0.2
 _MOST_SPECS = 4
+#: Networks that are trained at once on a CPU: arrays of more do not fit into its cache.
+_TOGETHER = 64
 #: Occasions of seeds.
 _START, _SPLIT = 0, 1
 
@@ -46,8 +48,8 @@ class NetworkOptions:
     """weight_decays, alphas: to choose from; an alpha of zero, no matching, always is among them. divergence: by which
     arms are matched. n_splits: splits into training rows and rows held out by which is chosen. n_members: networks of
     each kind in the ensemble, 5 at least, as every row is held out by one of five. hidden, representation, head_units:
-    units of the layers. device: auto trains on a GPU where there is one; its networks are not those of a CPU to the
-    last bit.
+    units of the layers; half as many for samples with fewer rows than ``small_below``. device: auto trains on a GPU
+    where there is one; its networks are not those of a CPU to the last bit.
     """
 
     weight_decays: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
@@ -58,6 +60,7 @@ class NetworkOptions:
     hidden: int = 48
     representation: int = 32
     head_units: int = 16
+    small_below: int = 1000
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
@@ -79,10 +82,10 @@ class NetworkOptions:
         """That are trained at most."""
         return self.n_splits * (len(self.weight_decays) + len(self.alphas)) + _MOST_SPECS * self.n_members
 
-    @property
-    def shape(self) -> NetworkShape:
-        """Of every network."""
-        return NetworkShape(self.hidden, self.representation, self.head_units)
+    def shape_for(self, n_rows: int) -> NetworkShape:
+        """Of every network of a sample."""
+        units = (self.hidden, self.representation, self.head_units)
+        return NetworkShape(*(one if n_rows >= self.small_below else -(-one // 2) for one in units))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,9 +159,10 @@ def fit_ensembles(
     samples: with the same numbers of covariates and arms, all binary or none. seeds: one each; splits and starts are
     the same for everything tried on a sample. Raises `ShapeError` where samples cannot be trained together.
     """
-    shapes = {(one.covariates.shape[1], one.n_arms, one.is_binary) for one in samples}
+    shapes = {(one.covariates.shape[1], one.n_arms, one.is_binary, options.shape_for(one.n_rows)) for one in samples}
     if len(shapes) != 1:
-        raise ShapeError("Samples differ in covariates, arms or kind of outcome.", "Train them apart.")
+        raise ShapeError("Samples differ in covariates, arms, kind of outcome or networks.", "Train them apart.")
+    shape = options.shape_for(samples[0].n_rows)
     device = torch.device("cuda" if options.device == "auto" and torch.cuda.is_available() else "cpu")
     every = range(len(samples))
     scalings = [scaling_of(one) for one in samples]
@@ -167,15 +171,16 @@ def fit_ensembles(
 
     def run(specs: Sequence[Sequence[NetworkSpec]], members: range) -> None:
         wanted = [(k, spec, member) for k in every for spec in specs[k] for member in members]
-        if not wanted:
-            return
-        jobs = [
-            Job(k, spec, derived_seed(seeds[k], _START, member), *split_of(seeds[k], member))
-            for k, spec, member in wanted
-        ]
-        networks = train_networks(samples, scalings, jobs, options.shape, device=device)
-        for place, (k, spec, _) in enumerate(wanted):
-            tried[k].setdefault(spec, []).append((networks, place))
+        n_together = max(len(wanted), 1) if device.type == "cuda" else _TOGETHER
+        for start in range(0, len(wanted), n_together):
+            some = wanted[start : start + n_together]
+            jobs = [
+                Job(k, spec, derived_seed(seeds[k], _START, member), *split_of(seeds[k], member))
+                for k, spec, member in some
+            ]
+            networks = train_networks(samples, scalings, jobs, shape, device=device)
+            for place, (k, spec, _) in enumerate(some):
+                tried[k].setdefault(spec, []).append((networks, place))
 
     run([plain for _ in samples], range(options.n_splits))
     best = [_best(one) for one in tried]

@@ -26,6 +26,8 @@ _CPU = torch.device("cpu")
 #: Standardised covariates beyond this are moved there: networks know nothing of far tails.
 _CLIP = 5.0
 _BATCH_ROWS = 256
+#: Numbers of arrays of rows by rows that are held at once.
+_CACHED = 2**19
 #: Steps whose batches are drawn at once.
 _WINDOW = 16
 #: Looks at the held-out loss without improvement until the rate falls, falls until the end, and steps at most.
@@ -391,10 +393,12 @@ def _followed(program: _Program, layers: Sequence[Tensor], step: int) -> Tensor:
     losses = (weights * errors).sum(1)
     sizes = [one.square().sum((1, 2)) for one in layers[::2]]
     losses = losses + program.decay * (_INPUT_DECAY * sizes[0] + torch.stack(sizes[1:]).sum(0))
-    for divergence, places in program.matched.items():
-        shares = functional.one_hot(arm[places], program.n_arms) * weights[places][:, :, None]
-        terms = matching_terms(features[places], shares, _DIVERGENCES[divergence])
-        losses = losses.index_add(0, places, (terms * program.matching[places]).sum(1))
+    for divergence, matched in program.matched.items():
+        # Arrays of rows by rows that do not fit into the cache cost more than they save.
+        for places in torch.split(matched, max(1, _CACHED // rows.shape[1] ** 2)):
+            shares = functional.one_hot(arm[places], program.n_arms) * weights[places][:, :, None]
+            terms = matching_terms(features[places], shares, _DIVERGENCES[divergence])
+            losses = losses.index_add(0, places, (terms * program.matching[places]).sum(1))
     return losses
 
 

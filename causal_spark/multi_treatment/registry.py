@@ -44,9 +44,10 @@ class EffectDefinition:
     companions: Callable[[SampleSize], int]
 
 
-def shape_of(sample: ArmSample) -> Hashable:
+def shape_of(sample: ArmSample, options: Any) -> Hashable:
     """Samples of one shape can be fitted together."""
-    return sample.covariates.shape[1], sample.n_arms, sample.is_binary
+    networks = options.shape_for(sample.n_rows) if isinstance(options, NetworkOptions) else None
+    return sample.covariates.shape[1], sample.n_arms, sample.is_binary, networks
 
 
 def _each(learner: Learner) -> Fit:

@@ -131,6 +131,23 @@ def test_samples_that_differ_in_shape_are_trained_apart():
         tarnet([first, second], NetworkOptions(**QUICK), [0, 1])
 
 
+def test_samples_with_few_rows_have_small_networks(brief):
+    options = NetworkOptions(**QUICK | {"hidden": 9}, small_below=101)
+    sizes = [tuple(tarnet([confounded(n)[0]], options, [0])[0].networks.parameters[0].shape[1:]) for n in (100, 101)]
+    assert sizes == [(4, 5), (4, 9)]
+    with pytest.raises(ShapeError, match="networks"):
+        tarnet([confounded(100)[0], confounded(101)[0]], options, [0, 1])
+
+
+def test_more_networks_than_are_trained_at_once_are_as_they_would_be(brief, monkeypatch):
+    samples = [confounded(90, seed=seed)[0] for seed in range(3)]
+    whole = tarnet(samples, NetworkOptions(**QUICK), [0, 1, 2])
+    monkeypatch.setattr(ensembles, "_TOGETHER", 2)
+    parts = tarnet(samples, NetworkOptions(**QUICK), [0, 1, 2])
+    for one, other, sample in zip(whole, parts, samples, strict=True):
+        np.testing.assert_allclose(one.outcomes(sample.covariates), other.outcomes(sample.covariates), atol=1e-3)
+
+
 def test_a_gpu_is_used_where_it_is_wanted_and_there(brief, monkeypatch):
     seen = []
     real = ensembles.train_networks

@@ -38,6 +38,14 @@ def test_discrepancies_are_those_of_the_definition():
     assert pairs[0, 0, 2] > 5 * pairs[0, 0, 1]
 
 
+def test_gradients_of_discrepancies_are_their_slopes():
+    rng = np.random.default_rng(5)
+    shares = torch.cat([shares_of(rng.integers(3, size=20), 4), shares_of(rng.integers(4, size=20), 4)])
+    rows = torch.tensor(rng.normal(size=(2, 20, 3)), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda one: squared_mmd(one, shares), (rows,))
+    assert torch.autograd.gradcheck(lambda one: matching_terms(one, shares), (rows,))
+
+
 def long_transport(cost, source, target, blur):
     """Entropic transport by many plain rounds in the log domain, its entropy relative to the product of the weights."""
     f, g = np.zeros(len(source)), np.zeros(len(target))

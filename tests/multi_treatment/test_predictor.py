@@ -66,10 +66,11 @@ def test_a_model_read_back_says_what_it_said(name, is_binary, monkeypatch):
 @NAMES
 def test_samples_fitted_together_are_as_each_alone(name):
     samples = [confounded(n, seed=n)[0] for n in (100, 130)]
-    assert shape_of(samples[0]) == shape_of(samples[1]) != shape_of(confounded(100, is_binary=True)[0])
     chances = [fit_propensities(one, 3, 0)[0] for one in samples]
     definition = ESTIMATORS[name]
     options = QUICK[definition.options]
+    first, second, binary, *_ = (shape_of(one, options) for one in (*samples, confounded(100, is_binary=True)[0]))
+    assert first == second != binary
     together = definition.fit(samples, chances, options, [3, 4])
     for one, of_rows, seed, found in zip(samples, chances, (3, 4), together, strict=True):
         alone = definition.fit([one], [of_rows], options, [seed])[0]
