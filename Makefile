@@ -68,6 +68,10 @@ bench-long: .venv/installed-dev  ## Time and weigh one long panel through the jo
 bench-variances: .venv/installed-dev  ## Time all variances of many panels beside another package (ARGS="--panels 100")
 	$(BIN)/python -m benchmarks.variances $(ARGS)
 
+.PHONY: bench-individual-effects
+bench-individual-effects: .venv/installed-dev  ## Time many networks at once beside a loop, and scoring (ARGS="--rows 1000000")
+	@$(WITH_JAVA) $(BIN)/python -m benchmarks.individual_effects $(ARGS)
+
 .PHONY: bench-response-curves
 bench-response-curves: .venv/installed-dev  ## Time e2b on many segments at once beside a loop (ARGS="--cases 64x500")
 	$(BIN)/python -m benchmarks.response_curves $(ARGS)
@@ -100,6 +104,7 @@ study-prop99: .venv/installed-dev .venv-bench/installed  ## Standard errors on P
 pictures: .venv/installed-dev  ## Draw the pictures of docs/ anew
 	$(BIN)/python docs/draw_pictures.py
 	$(BIN)/python docs/draw_response_curves.py
+	$(BIN)/python docs/draw_individual_effects.py
 
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types

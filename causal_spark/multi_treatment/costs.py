@@ -1,15 +1,16 @@
 """What estimators of individual effects take in time and memory, from sizes alone.
 
-Rules whose factors were measured on one ordinary core with 200 to 5,000 rows, 4 to 60 covariates and 2 to 8 arms: good
+Rules whose factors were measured on one ordinary core with 200 to 2,000 rows, 10 to 60 covariates and 2 to 8 arms: good
 for dealing work to tasks, within a factor of two or so.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-#: Rows and networks of samples that are trained together: more of them gain little and hold up the task.
+from causal_spark.multi_treatment.networks import NetworkShape
+
+#: Rows of samples that are trained together: more of them gain little and hold up the task.
 _STACK_ROWS = 16_384
 _MOST_COMPANIONS = 64
 #: Rows of a batch of a network, and float32 arrays of its features that training holds.
@@ -29,19 +30,23 @@ class SampleSize:
 
 def propensity_seconds(size: SampleSize) -> float:
     """Of cross-fitted propensities and the model of all rows."""
-    return 0.3
+    return float(0.1 * size.n_arms**1.6 * (1 + size.n_rows / 5000))
 
 
-def boosted_seconds(size: SampleSize, n_regressions: float) -> float:
-    """Of so many boosted regressions, each on the rows of about one arm: tuned, and then five times fitted again."""
-    rows = size.n_rows / size.n_arms
-    return n_regressions * (0.45 + 6e-6 * rows * math.sqrt(size.n_covariates))
+def boosted_seconds(n_rows: float, n_regressions: float) -> float:
+    """Of so many boosted regressions on so many rows each: tuned once, and fitted again without each fold."""
+    return n_regressions * (0.35 + 6e-4 * n_rows)
 
 
-def network_seconds(size: SampleSize, n_networks: int, n_companions: int) -> float:
-    """Of so many networks in three trainings: what every step takes whatever its size is shared by companions."""
-    per_row = 2e-9 * (48 * size.n_covariates + 48 * 32 + 32 * 16 * size.n_arms)
-    return 3.0 / n_companions + 600 * n_networks * min(size.n_rows, _BATCH_ROWS) * per_row / 10
+def network_seconds(size: SampleSize, shape: NetworkShape, n_networks: int, n_companions: int) -> float:
+    """Of so many networks: what every step takes whatever its size is shared by companions.
+
+    Batches, and every few steps a look at all rows.
+    """
+    parameters = shape.hidden * (size.n_covariates + shape.representation)
+    parameters += shape.representation * shape.head * size.n_arms
+    rows = 1e-7 * min(size.n_rows, _BATCH_ROWS) + 8e-9 * size.n_rows
+    return 1.2 / n_companions + n_networks * rows * parameters
 
 
 def numbers(size: SampleSize) -> float:

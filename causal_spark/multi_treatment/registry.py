@@ -72,23 +72,39 @@ def _without_chances(
     return fit
 
 
-def _boosted(name: str, learner: Learner, description: str, per_arm: float, alone: float) -> EffectDefinition:
-    """per_arm, alone: regressions on the rows of one arm, for each arm and beside them, on one another's scale."""
-
-    def seconds(size: SampleSize, options: LearnerOptions, n_companions: int) -> float:
-        del options, n_companions
-        return costs.boosted_seconds(size, alone + per_arm * size.n_arms)
-
-    def numbers(size: SampleSize, options: LearnerOptions) -> float:
-        del options
-        return costs.numbers(size)
-
-    return EffectDefinition(name, _each(learner), LearnerOptions, description, seconds, numbers, lambda size: 1)
+def _boosted(name: str, learner: Learner, description: str, seconds: Callable[[SampleSize], float]) -> EffectDefinition:
+    return EffectDefinition(
+        name,
+        _each(learner),
+        LearnerOptions,
+        description,
+        lambda size, options, n_companions: seconds(size),
+        lambda size, options: costs.numbers(size),
+        lambda size: 1,
+    )
 
 
-def _network(name: str, fit: Fit, options: type[NetworkOptions], description: str) -> EffectDefinition:
+def _per_arm(n_regressions: float) -> Callable[[SampleSize], float]:
+    """Seconds of so many regressions on the rows of each arm."""
+    return lambda size: costs.boosted_seconds(size.n_rows / size.n_arms, n_regressions * size.n_arms)
+
+
+_x_seconds = _per_arm(4.0)
+
+
+def _network(
+    name: str,
+    fit: Fit,
+    options: type[NetworkOptions],
+    description: str,
+    share: float,
+    more: Callable[[SampleSize, Any], float] = lambda size, options: 0.0 * size.n_rows,
+) -> EffectDefinition:
+    """share: of the networks that there may be, those that there are on the mean. more: seconds of all but networks."""
+
     def seconds(size: SampleSize, options: NetworkOptions, n_companions: int) -> float:
-        return costs.network_seconds(size, options.n_networks, n_companions)
+        shape, n_networks = options.shape_for(size.n_rows), options.n_networks
+        return share * costs.network_seconds(size, shape, n_networks, n_companions) + more(size, options)
 
     def numbers(size: SampleSize, options: NetworkOptions) -> float:
         return costs.numbers(size) + costs.network_numbers(size, options.n_networks)
@@ -96,17 +112,33 @@ def _network(name: str, fit: Fit, options: type[NetworkOptions], description: st
     return EffectDefinition(name, fit, options, description, seconds, numbers, costs.companions)
 
 
+def _trees(size: SampleSize, options: MementoOptions) -> float:
+    return _x_seconds(size) if size.n_rows >= options.trees_from else 0.0
+
+
 ESTIMATORS: Mapping[str, EffectDefinition] = MappingProxyType(
     {
         one.name: one
         for one in (
-            _boosted("s_learner", s_learner, "One boosted regression on covariates and arm.", 0.0, 4.0),
-            _boosted("t_learner", t_learner, "A boosted regression per arm.", 1.0, 0.0),
-            _boosted("x_learner", x_learner, "Effects imputed in either arm, regressed and weighted.", 4.0, 0.0),
-            _boosted("dr_learner", dr_learner, "Doubly robust effects, regressed.", 5.0, 0.0),
-            _network("tarnet", _without_chances(tarnet), NetworkOptions, "Networks with a head per arm."),
-            _network("cfr", _without_chances(cfr), NetworkOptions, "The same, arms matched to the control arm."),
-            _network("memento", memento, MementoOptions, "Arms matched to each other or to all rows; calibrated."),
+            _boosted(
+                "s_learner",
+                s_learner,
+                "One boosted regression on covariates and arm.",
+                lambda size: costs.boosted_seconds(size.n_rows, 1),
+            ),
+            _boosted("t_learner", t_learner, "A boosted regression per arm.", _per_arm(1.0)),
+            _boosted("x_learner", x_learner, "Effects imputed in either arm, regressed and weighted.", _x_seconds),
+            _boosted("dr_learner", dr_learner, "Doubly robust effects, regressed.", _per_arm(3.4)),
+            _network("tarnet", _without_chances(tarnet), NetworkOptions, "Networks with a head per arm.", 0.4),
+            _network("cfr", _without_chances(cfr), NetworkOptions, "The same, arms matched to the control arm.", 0.7),
+            _network(
+                "memento",
+                memento,
+                MementoOptions,
+                "Arms matched, trees beside networks, means calibrated.",
+                1.0,
+                _trees,
+            ),
         )
     }
 )
