@@ -9,6 +9,7 @@ import yaml
 from causal_spark import errors
 from causal_spark.dose_response.registry import WEIGHTINGS
 from causal_spark.dose_response.second_stage import StageOptions
+from causal_spark.multi_treatment.registry import ESTIMATORS as EFFECTS
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.tuning import LAMBDA_NN_FLOOR
 
@@ -16,8 +17,10 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
 VARIANCES_TEXT = (ROOT / "docs" / "variances.md").read_text(encoding="utf-8")
 CURVES_TEXT = (ROOT / "docs" / "response_curves.md").read_text(encoding="utf-8")
-PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT)
-METHODS = {**ESTIMATORS, **VARIANCES, **WEIGHTINGS}
+EFFECTS_TEXT = (ROOT / "docs" / "individual_effects.md").read_text(encoding="utf-8")
+PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT, EFFECTS_TEXT)
+REGISTRIES = (ESTIMATORS, VARIANCES, WEIGHTINGS, EFFECTS)
+METHODS = {**ESTIMATORS, **VARIANCES, **WEIGHTINGS, **EFFECTS}
 
 
 def sections(text: str = "".join(PAGES)) -> dict[str, str]:
@@ -35,16 +38,24 @@ def documented_options(section: str) -> dict[str, Any]:
 
 
 def as_in_configuration(default: Any) -> Any:
+    if dataclasses.is_dataclass(default):
+        return {field.name: as_in_configuration(getattr(default, field.name)) for field in dataclasses.fields(default)}
     return list(default) if isinstance(default, tuple) else default
 
 
-@pytest.mark.parametrize(("text", "methods"), list(zip(PAGES, (ESTIMATORS, VARIANCES, WEIGHTINGS), strict=True)))
+def default_of(field: Any) -> Any:
+    return as_in_configuration(
+        field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    )
+
+
+@pytest.mark.parametrize(("text", "methods"), list(zip(PAGES, REGISTRIES, strict=True)))
 def test_every_estimator_and_variance_has_a_section_in_the_order_of_the_registry(text: str, methods: Any) -> None:
     assert list(sections(text)) == list(methods)
 
 
 def test_the_overviews_have_every_method_and_say_as_much_of_each() -> None:
-    for text, methods in zip(PAGES, (ESTIMATORS, VARIANCES, WEIGHTINGS), strict=True):
+    for text, methods in zip(PAGES, REGISTRIES, strict=True):
         table = text.partition("## Which to use when\n\n")[2].partition("\n\n")[0].splitlines()
         assert [line.split("|")[1].strip(" `") for line in table[2:]] == list(methods)
         assert len({line.count("|") for line in table}) == 1
@@ -52,7 +63,7 @@ def test_the_overviews_have_every_method_and_say_as_much_of_each() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_option_is_documented_with_its_default(name: str) -> None:
-    options = {field.name: as_in_configuration(field.default) for field in dataclasses.fields(METHODS[name].options)}
+    options = {field.name: default_of(field) for field in dataclasses.fields(METHODS[name].options)}
     documented = documented_options(sections()[name])
     assert documented == options
     assert [type(value) for value in documented.values()] == [type(value) for value in options.values()]
