@@ -141,24 +141,26 @@ def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, found
 
 
-def scoring(n_rows: int, cores: int, folder: Path) -> dict[str, object]:
+def scoring(n_rows: int, with_trees: bool, cores: int, folder: Path) -> dict[str, object]:
     """Rows of 25 covariates scored by a stored memento of 2,000 rows and 4 arms."""
-    models = folder / "models.parquet"
+    models = folder / f"models_{'with' if with_trees else 'without'}_trees.parquet"
     if not models.exists():
-        fit_model(models)
+        fit_model(models, with_trees)
     run = submit([str(ROOT / "benchmarks" / "score_job.py"), str(models), str(n_rows)], cores)
     return {
         "rows_scored": n_rows,
         "covariates": len(COVARIATES),
         "arms": _N_ARMS,
+        "trees": "yes" if with_trees else "no",
+        "model_kib": models.stat().st_size // 1024,
         "cores": cores,
         "rows_per_s": round(n_rows / run.wall),
         **{name: value for name, value in run.phases().items() if name.startswith(("job_s", "jvm", "worker", "total"))},
     }
 
 
-def fit_model(path: Path) -> None:
-    """A model of rows of the first design of the study."""
+def fit_model(path: Path, with_trees: bool) -> None:
+    """A model of rows of the first design of the study, with the share of trees that it has there or without."""
     import pandas as pd
 
     from causal_spark import IndividualEffects
@@ -170,7 +172,9 @@ def fit_model(path: Path) -> None:
     )
     roles: dict[str, Any] = {"row_id": "person", "treatment": "arm", "outcome": "outcome", "covariates": COVARIATES}
     path.parent.mkdir(parents=True, exist_ok=True)
-    IndividualEffects(control=0).fit(frame, **roles).models.to_parquet(path)
+    method = {"name": "memento", "trees_from": 0 if with_trees else 10**9}
+    models = IndividualEffects([method], control=0).fit(frame, **roles).models
+    pd.DataFrame(models).to_parquet(path)
 
 
 def main() -> None:
@@ -195,7 +199,8 @@ def main() -> None:
         if arguments.whole:
             add("individual_effects.csv", whole_fits(case, min(arguments.whole, case.n_segments)))
     for n_rows in arguments.rows:
-        add("scoring.csv", scoring(n_rows, arguments.cores, SCRATCH / "scoring"))
+        for with_trees in (False, True):
+            add("scoring.csv", scoring(n_rows, with_trees, arguments.cores, SCRATCH / "scoring"))
 
 
 if __name__ == "__main__":

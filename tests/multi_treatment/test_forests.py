@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from causal_spark.multi_treatment import forests
 from causal_spark.multi_treatment.forests import forest_of
 
 KIND = {"regressor": HistGradientBoostingRegressor, "binary": HistGradientBoostingClassifier}
@@ -17,8 +16,7 @@ def data(n_rows=500, seed=0):
 
 @pytest.mark.parametrize("leaves", [2, 16])
 @pytest.mark.parametrize("kind", ["regressor", "binary", "several"])
-def test_a_forest_says_what_scikit_learn_says(kind, leaves, monkeypatch):
-    monkeypatch.setattr(forests, "_BLOCK", 64)
+def test_a_forest_says_what_scikit_learn_says(kind, leaves):
     x, y = data()
     target = {"regressor": y, "binary": (y > 0.5).astype(int), "several": np.digitize(y, [-0.5, 0.5, 1.0])}[kind]
     model = KIND.get(kind, HistGradientBoostingClassifier)(max_iter=30, max_leaf_nodes=leaves, early_stopping=False)

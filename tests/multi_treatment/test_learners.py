@@ -146,7 +146,7 @@ def test_trees_of_a_name_are_tuned_once(monkeypatch):
     assert tuned == sample.counts.tolist()
     regressions = Regressions(QUICK.boosting, 0, {"a": boosting.TreeSize(4, 3)})
     forest = regressions.fit("a", sample.covariates, sample.outcome, False).forest
-    assert len(forest.roots) == 3
+    assert len(forest.sizes) == 3
     assert len(tuned) == 3
 
 
