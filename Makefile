@@ -92,6 +92,10 @@ study-coverage: .venv/installed-dev  ## Coverage of placebo, jackknife, bootstra
 study-individual-effects: .venv/installed-dev  ## Accuracy and coverage of individual effects (ARGS="--designs acic4 --n 5")
 	$(BIN)/python -m studies.individual_effects $(ARGS)
 
+.PHONY: study-individual-effects-peers
+study-individual-effects-peers: .venv/installed-dev .venv-econml/installed  ## The same draws beside learners of econml
+	$(BIN)/python -m studies.individual_effects_peers $(ARGS)
+
 .PHONY: study-response-curves
 study-response-curves: .venv/installed-dev  ## Accuracy and coverage of response curves (ARGS="--part coverage --n 100")
 	$(BIN)/python -m studies.response_curves $(ARGS)
@@ -126,7 +130,7 @@ wheel: .venv/installed-run  ## Build dist/causal_spark-*.whl, and the same as ca
 
 .PHONY: clean
 clean:  ## Remove the virtual environments, builds and caches (never output/)
-	rm -rf .venv .venv-bench artifacts/benchmarks build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+	rm -rf .venv .venv-bench .venv-econml artifacts/benchmarks build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
 
 .venv/installed-run: $(INPUTS)
 	@$(WITH_JAVA) scripts/setup.sh spark,examples
@@ -145,4 +149,10 @@ clean:  ## Remove the virtual environments, builds and caches (never output/)
 	$(BIN)/python -m venv --clear .venv-bench
 	@echo '*' > .venv-bench/.gitignore
 	.venv-bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	@touch $@
+
+.venv-econml/installed: studies/econml_requirements.txt | .venv/installed-run
+	$(BIN)/python -m venv --clear .venv-econml
+	@echo '*' > .venv-econml/.gitignore
+	.venv-econml/bin/python -m pip install --quiet --requirement studies/econml_requirements.txt
 	@touch $@
