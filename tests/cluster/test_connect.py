@@ -24,8 +24,9 @@ CLIENT = """
 import json, sys
 import pandas as pd
 from pyspark.sql import SparkSession
-from causal_spark import PanelEffects, panel_effects
+from causal_spark import IndividualEffects, PanelEffects, panel_effects, score
 from causal_spark.engine import panels, plan
+from tests.arm_frames import ROLES as ARMS, S_LEARNER, customers
 from tests.engine.steps import with_steps
 
 # One estimator is split: on every group, as each costs 12 seconds by its own account.
@@ -43,7 +44,14 @@ effects = spark.read.format("delta").load(folder + "/out/panel_effects").toPanda
 effects.attrs.clear()
 effects.to_parquet(folder + "/effects.parquet")
 failures = result.failures.toPandas()
+people = customers(120)
+models = IndividualEffects([S_LEARNER], control="none").fit(people, **ARMS).models
+wanted = score(models, people, row_id="id")
+found = score(spark.createDataFrame(models), spark.createDataFrame(people), row_id="id").toPandas()
+by = ["row_id", "treatment"]
+apart = (found.sort_values(by)["effect"].to_numpy() - wanted.sort_values(by)["effect"].to_numpy())
 print(json.dumps({
+    "scored": [len(found), float(abs(apart).max())],
     "new": [written.new, again.new],
     "failures": failures[["error_class", "kind"]].to_numpy().tolist(),
     "n_groups": result.summary.n_groups,
@@ -76,7 +84,13 @@ def test_fit_and_write_give_on_connect_what_they_give_in_process(
     assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if "\tat " not in line)[-4000:]
     said = json.loads(done.stdout.strip().splitlines()[-1])
     # The last of the rounds are the placebos, which cost as much again each.
-    assert said == {"new": [True, False], "failures": [["TreatmentValueError", "failed"]], "n_groups": 3, "rounds": 5}
+    assert said == {
+        "scored": [360, 0.0],
+        "new": [True, False],
+        "failures": [["TreatmentValueError", "failed"]],
+        "n_groups": 3,
+        "rounds": 5,
+    }
     for module in (panels, panel_effects):
         monkeypatch.setattr(module, "ESTIMATORS", with_steps())
     wanted = PanelEffects(["did", "sdid", "steps"], seed=3).fit(FRAME, groups=["region"], **ROLES).effects
