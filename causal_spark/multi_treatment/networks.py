@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from causal_spark.multi_treatment.batches import Batches, padded
 from causal_spark.multi_treatment.discrepancy import matching_terms, sinkhorn_divergence, squared_mmd
-from causal_spark.multi_treatment.types import ArmSample, Floats, Rows, held_out
+from causal_spark.multi_treatment.types import ArmSample, Floats, held_out
 from causal_spark.neural.stacked import apply_stacked, draw_weights
 from causal_spark.neural.training import DrawnLosses, Losses, TrainingOptions, train
 
@@ -25,11 +26,8 @@ _DIVERGENCES = {"mmd": squared_mmd, "sinkhorn": sinkhorn_divergence}
 _CPU = torch.device("cpu")
 #: Standardised covariates beyond this are moved there: networks know nothing of far tails.
 _CLIP = 5.0
-_BATCH_ROWS = 256
 #: Numbers of arrays of rows by rows that are held at once.
 _CACHED = 2**19
-#: Steps whose batches are drawn at once.
-_WINDOW = 16
 #: Looks at the held-out loss without improvement until the rate falls, falls until the end, and steps at most.
 _TRAINING = TrainingOptions(
     learning_rate=0.005, decay=0.3, tolerance=1e-3, patience=8, n_falls=3, max_steps=3000, check_every=10
@@ -170,46 +168,6 @@ def train_networks(
     )
 
 
-class _Batches:
-    """Training rows of each step: all of a job that has few, else a batch of them, shuffled anew in every epoch."""
-
-    def __init__(self, kept: Sequence[Rows], seeds: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self._kept, self._seeds, self._dtype, self._device = kept, seeds, dtype, device
-        self._sizes = [min(_BATCH_ROWS, len(rows)) for rows in kept]
-        self._shuffled = [place for place, rows in enumerate(kept) if len(rows) > _BATCH_ROWS]
-        firsts = [rows[:size] for rows, size in zip(kept, self._sizes, strict=True)]
-        self._first, self._weights = (one.to(device) for one in _padded(firsts, dtype))
-        self._window = -1, self._first
-
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """(n_jobs, n_batch) rows of a step, and weights that sum to one in each job."""
-        if not self._shuffled:
-            return self._first, self._weights
-        number, place = divmod(step, _WINDOW)
-        if self._window[0] != number:
-            self._window = number, self._drawn(number * _WINDOW)
-        return self._window[1][place], self._weights
-
-    def _drawn(self, start: int) -> Tensor:
-        """(_WINDOW, n_jobs, n_batch) rows of some steps."""
-        rows = np.repeat(self._first.cpu().numpy()[None], _WINDOW, axis=0)
-        for place in self._shuffled:
-            kept, size = self._kept[place], self._sizes[place]
-            # What is left at the end of an epoch is less than a batch, and other rows in every epoch.
-            per_epoch = len(kept) // size
-            epochs = range(start // per_epoch, (start + _WINDOW - 1) // per_epoch + 1)
-            generators = (np.random.default_rng((self._seeds[place], epoch)) for epoch in epochs)
-            orders = np.concatenate([one.permutation(kept)[: per_epoch * size] for one in generators])
-            skipped = start % per_epoch
-            rows[:, place, :size] = orders.reshape(-1, size)[skipped : skipped + _WINDOW]
-        return torch.from_numpy(rows).to(self._device)
-
-    def of_jobs(self, places: Sequence[int]) -> _Batches:
-        """Those of some jobs."""
-        kept, seeds = [self._kept[place] for place in places], [self._seeds[place] for place in places]
-        return _Batches(kept, seeds, self._dtype, self._device)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Program:
     """Tensors of all jobs.
@@ -224,7 +182,7 @@ class _Program:
     outcome: Tensor
     arm: Tensor
     owner: Tensor
-    batches: _Batches
+    batches: Batches
     held: Tensor
     held_mask: Tensor
     train_rows: Tensor
@@ -255,8 +213,8 @@ class _Program:
             arm[place, : one.n_rows] = one.arm
         is_out = [held_out(samples[job.sample].arm, job.split_seed, job.fold) for job in jobs]
         held, kept = ([np.flatnonzero(one == side) for one in is_out] for side in (True, False))
-        held_rows, held_mask = _padded(held, dtype)
-        train_rows, train_mask = _padded(kept, dtype)
+        held_rows, held_mask = padded(held, dtype)
+        train_rows, train_mask = padded(kept, dtype)
         matching = [[job.spec.alpha * (job.spec.matching == name) for name in _MATCHINGS] for job in jobs]
         divergences = tuple(job.spec.divergence for job in jobs)
         return cls(
@@ -264,7 +222,7 @@ class _Program:
             torch.tensor(outcome, dtype=dtype, device=device),
             torch.tensor(arm, device=device),
             torch.tensor([job.sample for job in jobs], device=device),
-            _Batches(kept, [job.seed for job in jobs], dtype, device),
+            Batches(kept, [job.seed for job in jobs], dtype, device),
             held_rows.to(device),
             held_mask.to(device),
             train_rows.to(device),
@@ -312,13 +270,6 @@ def _matched(
         if any(alphas):
             found.setdefault(divergence, []).append(place)
     return {divergence: torch.tensor(places, device=device) for divergence, places in found.items()}
-
-
-def _padded(rows: Sequence[Rows], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    most = max(map(len, rows))
-    padded = np.stack([np.pad(one, (0, most - len(one))) for one in rows])
-    mask = np.stack([np.arange(most) < len(one) for one in rows]) / np.array([[len(one)] for one in rows])
-    return torch.tensor(padded), torch.tensor(mask, dtype=dtype)
 
 
 def _layers(
