@@ -15,9 +15,10 @@ from pyspark.sql import functions as F
 
 from causal_spark.engine.columns import new_row_columns, select_pandas, select_spark
 from causal_spark.engine.scoring import Scorer, What, bundles
-from causal_spark.engine.stored_models import covariates_of
+from causal_spark.engine.stored_models import costs_by_row_of, covariates_of
 from causal_spark.engine.work import InputColumns
 from causal_spark.errors import ConfigError, InputError, did_you_mean
+from causal_spark.individual_effects import Cost, labelled, split_costs
 from causal_spark.lake.schemas import MODELS
 from causal_spark.results import Frame
 
@@ -33,6 +34,7 @@ def score(
     row_id: str,
     estimator: str | None = None,
     what: What = "individual_effects",
+    costs: Mapping[str | int | bool, Cost] | None = None,
     abstain: bool = True,
     confidence_level: float = 0.95,
 ) -> Frame:
@@ -41,15 +43,16 @@ def score(
     models: rows of table ``models`` of one run, `EffectResult.models`. rows: a frame of the same kind with the group
     columns and covariates of the fit; rows of groups without a model are not in the result. estimator: whose models;
     needed where there are several. abstain: whether the control arm is chosen where the interval of the best gain holds
-    zero. Costs are those of the fit that are the same for all rows. Nothing is shuffled, and memory does not grow with
-    the rows.
+    zero. costs: of arms, numbers or columns of the rows, in place of those of the fit; needed for arms whose costs
+    differed by row there. Nothing is shuffled, and memory does not grow with the rows.
     Raises `InputError` for columns that cannot serve and for models that cannot be read, `ConfigError` for the rest.
     """
     if what not in get_args(What):
         raise ConfigError(f"what is {what!r}.", did_you_mean(what, get_args(What)))
     if not 0 < confidence_level < 1:
         raise ConfigError(f"confidence_level is {confidence_level}.", "It lies between 0 and 1, such as 0.95.")
-    asked = _Asked(row_id, _chosen(models, estimator), what, abstain, confidence_level)
+    fixed, by_row = split_costs(labelled(costs or {}))
+    asked = _Asked(row_id, _chosen(models, estimator), what, abstain, confidence_level, fixed, by_row)
     if isinstance(models, pd.DataFrame) and isinstance(rows, pd.DataFrame):
         return _score_pandas(models, rows, asked)
     if isinstance(models, pd.DataFrame) or isinstance(rows, pd.DataFrame):
@@ -64,10 +67,25 @@ class _Asked:
     what: What
     abstain: bool
     confidence_level: float
+    costs: Mapping[str, float]
+    costs_by_row: Mapping[str, str]
+
+    def columns(self, rows: Frame, schema_json: str, group_id: str, names: Sequence[str]) -> InputColumns:
+        """Of the rows. schema_json, group_id: of any of the models, names: of their group columns."""
+        if self.what == "policies":
+            missing = costs_by_row_of(schema_json) - set(self.costs) - set(self.costs_by_row)
+            if missing:
+                raise ConfigError(
+                    f"Arm {min(missing)!r} cost every row something else when the model was fitted.",
+                    "Give costs=: a number, or a column of the rows.",
+                )
+        return new_row_columns(
+            rows, self.row_id, covariates_of(schema_json), _types(group_id, names), self.costs_by_row
+        )
 
     def scorer(self, columns: InputColumns, packed: Mapping[str, tuple[str, bytes]]) -> Scorer:
         """packed: group id to the text and the bytes of its model."""
-        return Scorer(columns, packed, self.estimator, self.what, self.confidence_level, self.abstain)
+        return Scorer(columns, packed, self.estimator, self.what, self.confidence_level, self.abstain, self.costs)
 
 
 def _chosen(models: Frame, estimator: str | None) -> str:
@@ -104,8 +122,7 @@ def _groups(models: Frame) -> list[str]:
 def _score_pandas(models: pd.DataFrame, rows: pd.DataFrame, asked: _Asked) -> pd.DataFrame:
     own = models[models["estimator"] == asked.estimator]
     _once(own["group_id"].tolist())
-    covariates = covariates_of(own["schema_json"].iloc[0])
-    columns = new_row_columns(rows, asked.row_id, covariates, _types(own["group_id"].iloc[0], _groups(models)))
+    columns = asked.columns(rows, own["schema_json"].iloc[0], own["group_id"].iloc[0], _groups(models))
     given = zip(own["group_id"], own["schema_json"], own["tensors"], strict=True)
     scorer = asked.scorer(columns, {group: (text, bytes(tensors)) for group, text, tensors in given})
     batches = list(scorer.scored(select_pandas(rows, columns).to_batches()))
@@ -125,8 +142,7 @@ def _score_spark(models: DataFrame, rows: DataFrame, asked: _Asked) -> DataFrame
     size = (F.length("tensors") + F.length("schema_json")).alias("size")
     sizes = [(row["group_id"], row["size"]) for row in own.select("group_id", size).orderBy("group_id").collect()]
     _once([group for group, _ in sizes])
-    covariates = covariates_of(own.select("schema_json").limit(1).collect()[0][0])
-    columns = new_row_columns(rows, asked.row_id, covariates, _types(sizes[0][0], names))
+    columns = asked.columns(rows, own.select("schema_json").limit(1).collect()[0][0], sizes[0][0], names)
     selected = select_spark(rows, columns)
     parts = []
     passes = bundles(sizes, _BUNDLE_BYTES)

@@ -60,6 +60,29 @@ def test_arms_are_chosen_for_new_rows(fitted: Any) -> None:
         assert (found.loc[~firm, "recommended_treatment"] == "none").all()
 
 
+def test_costs_of_new_rows_stand_in_for_those_of_the_fit(fitted: Any) -> None:
+    fresh = customers(60, 9, "south")
+    settings: Any = {"row_id": "id", "estimator": "x_learner", "what": "policies", "abstain": False}
+    dear = score(fitted.models, fresh, costs={"mail": 99, "call": 99.0}, **settings)
+    assert set(dear["recommended_treatment"]) == {"none"}
+    by_row = score(fitted.models, fresh.assign(fee=[0.0, 99.0] * 30), costs={"mail": 99, "call": "fee"}, **settings)
+    called = by_row.astype({"row_id": int}).query("recommended_treatment == 'call'")["row_id"]
+    assert len(called) > 0
+    assert (called % 2 == 0).all()
+
+
+def test_costs_that_differed_by_row_have_to_be_given() -> None:
+    result = IndividualEffects([S_LEARNER], control="none").fit(customers(), costs={"call": "price"}, **ROLES)
+    with pytest.raises(ConfigError, match="'call' cost every row something else"):
+        score(result.models, customers(), row_id="id", what="policies")
+    found = score(result.models, customers(), row_id="id", what="policies", costs={"call": "price"})
+    wanted = result.policies
+    # Propensities of the fit are cross-fitted, so that a row may be in support here and not there.
+    same = found.merge(wanted, on=["group_id", "row_id"])
+    assert (same["recommended_treatment_x"] == same["recommended_treatment_y"]).mean() > 0.95
+    assert len(score(result.models, customers(), row_id="id")) == 450
+
+
 def test_levels_never_seen_and_gaps_are_no_trouble_and_groups_without_a_model_have_no_rows(fitted: Any) -> None:
     fresh = pd.concat([customers(20, 9, "south").assign(kind="new", x=np.nan), customers(5, 1, "west")])
     found = score(fitted.models, fresh, row_id="id", estimator="s_learner")
@@ -89,6 +112,8 @@ def test_models_without_groups_need_none() -> None:
         ({"rows": both().drop(columns="z")}, InputError, "'z'"),
         ({"rows": both().drop(columns="region")}, InputError, "'region'"),
         ({"row_id": "customer"}, InputError, "'customer'"),
+        ({"costs": {"mail": "fee"}}, InputError, r"'fee' \(cost\)"),
+        ({"costs": {"mail": np.inf}}, ConfigError, "cost of arm 'mail'"),
     ],
 )
 def test_what_cannot_be_scored_is_said(fitted: Any, change: Any, error: Any, says: str) -> None:

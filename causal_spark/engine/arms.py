@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from causal_spark.engine import arm_rows
 from causal_spark.engine.arm_rows import Level
 from causal_spark.engine.build_arms import BuiltArms, build_arms
-from causal_spark.engine.columns import COVARIATE
+from causal_spark.engine.columns import COST, COVARIATE
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import GroupMemory, limit_for, too_large
 from causal_spark.engine.stored_models import StoredModel, model_row
@@ -272,13 +272,9 @@ class ArmWork:
         policy = self._policy(found.effects, built.costs, found.std_errors, found.in_support)
         blind = self._policy(crossed - crossed[:, :1], built.costs, found.std_errors, found.in_support)
         values = policy_values(scores, blind.recommended, built.costs)
-        fixed = {arm: self.costs[arm] for arm in built.arms if arm in self.costs}
-        types = {
-            column.name.removeprefix(COVARIATE): column.type
-            for column in self.columns.values
-            if column.name.startswith(COVARIATE)
-        }
-        stored = model_row(estimator, StoredModel(built.arms, types, built.encoding, predictor, fixed))
+        stored = model_row(
+            estimator, StoredModel(built.arms, self._covariates, built.encoding, predictor, self._costs(built.arms))
+        )
         result = one.result
         for name, table in (
             ("individual_effects", arm_rows.effect_table(built.row_ids, built.arms, found, level)),
@@ -292,6 +288,20 @@ class ArmWork:
             estimator, built.arms, values, sample.n_rows, level
         )
         result.tables["models"].append(stored)
+
+    @property
+    def _covariates(self) -> dict[str, str]:
+        """Name to contract type."""
+        return {
+            column.name.removeprefix(COVARIATE): column.type
+            for column in self.columns.values
+            if column.name.startswith(COVARIATE)
+        }
+
+    def _costs(self, arms: Sequence[str]) -> dict[str, float | None]:
+        """Of arms that cost something, None where that differs by row."""
+        by_row = {column.name.removeprefix(COST) for column in self.columns.values if column.name.startswith(COST)}
+        return {arm: self.costs.get(arm) for arm in arms if arm in self.costs or arm in by_row}
 
     def _policy(self, effects: Floats, costs_of: Floats, std_errors: Floats, allowed: NDArray[np.bool_]) -> Policy:
         errors = std_errors if self.abstains else None

@@ -87,7 +87,9 @@ def build_arms(rows: pa.Table, control: str, costs: Mapping[str, float], least_r
                 "Effects on them come from `score`; look whether those that are missing differ.",
             )
         )
-    return BuiltArms(sample, arms, row_ids.take(pa.array(used)), _costs(rows, used, arms, costs), encoding, tuple(told))
+    return BuiltArms(
+        sample, arms, row_ids.take(pa.array(used)), read_costs(rows, used, arms, costs), encoding, tuple(told)
+    )
 
 
 def _check_ids(row_ids: pa.Array) -> None:
@@ -135,7 +137,8 @@ def _arms(labels: NDArray[Any], control: str, least_rows: int) -> tuple[tuple[st
     return (control, *kept), told if small else []
 
 
-def _costs(rows: pa.Table, used: NDArray[np.intp], arms: Sequence[str], given: Mapping[str, float]) -> Floats:
+def read_costs(rows: pa.Table, used: NDArray[np.intp], arms: Sequence[str], given: Mapping[str, float]) -> Floats:
+    """(n_used, n_arms) costs, of arms with a column ``_cost_*`` by row. Raises `CostValueError`."""
     costs = np.zeros((len(used), len(arms)))
     for place, label in enumerate(arms):
         name = f"{COST}{label}"

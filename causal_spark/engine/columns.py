@@ -236,13 +236,18 @@ def arm_columns(data: pd.DataFrame | DataFrame, roles: ArmRoles) -> InputColumns
 
 
 def new_row_columns(
-    data: pd.DataFrame | DataFrame, row_id: str, covariates: Mapping[str, str], groups: Mapping[str, str]
+    data: pd.DataFrame | DataFrame,
+    row_id: str,
+    covariates: Mapping[str, str],
+    groups: Mapping[str, str],
+    costs: Mapping[str, str],
 ) -> InputColumns:
     """Columns of new rows that models are to be applied to. Raises as `panel_columns`.
 
-    covariates, groups: name to the type that the models were fitted with.
+    covariates, groups: name to the type that the models were fitted with. costs: as in `ArmRoles`.
     """
-    available = _available(data, [*groups, row_id, *covariates])
+    available = _available(data, [*groups, row_id, *covariates, *sorted(set(costs.values()))])
+    _numeric({"cost": list(costs.values())}, available)
     _typed(row_id, "row id", "unit", UNIT_TYPES, available)
     for name, type_ in groups.items():
         if _typed(name, "group", "group", (*KEY_TYPES, "TIMESTAMP_NTZ"), available) != type_:
@@ -255,6 +260,7 @@ def new_row_columns(
         tuple(InputColumn(name, name, type_) for name, type_ in groups.items()),
         (
             InputColumn("_row_id", row_id, "STRING"),
+            *(InputColumn(f"{COST}{arm}", name, "DOUBLE") for arm, name in costs.items()),
             *(InputColumn(f"{COVARIATE}{name}", name, type_) for name, type_ in covariates.items()),
         ),
         ("_row_id",),

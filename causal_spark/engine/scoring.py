@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from causal_spark.engine import arm_rows
 from causal_spark.engine.arm_rows import Level
+from causal_spark.engine.build_arms import read_costs
 from causal_spark.engine.columns import ARROW_TYPES
 from causal_spark.engine.keys import group_id
 from causal_spark.engine.read_rows import read_covariates
@@ -33,7 +34,8 @@ class Scorer:
     """Models of groups, and what is asked of them.
 
     packed: group id to the text and the bytes of its model. estimator: that fitted them. what: a row per row and arm,
-    or one with the arm to choose. abstains: see `causal_spark.engine.arms.ArmWork`.
+    or one with the arm to choose. abstains: see `causal_spark.engine.arms.ArmWork`. costs: of arms that cost all rows
+    alike, in place of those of the fit.
     """
 
     columns: InputColumns
@@ -42,6 +44,7 @@ class Scorer:
     what: What
     confidence_level: float
     abstains: bool
+    costs: Mapping[str, float]
 
     @cached_property
     def models(self) -> dict[str, StoredModel]:
@@ -89,7 +92,8 @@ class Scorer:
         found = model.predictor.predict(model.encoding.apply({name: raw[name] for name in model.covariates}))
         row_ids, level = rows["_row_id"].combine_chunks(), Level(self.confidence_level)
         if self.what == "policies":
-            costs = np.array([model.costs.get(arm, 0.0) for arm in model.arms])
+            fixed = {arm: cost for arm, cost in model.costs.items() if cost is not None}
+            costs = read_costs(rows, np.arange(len(rows)), model.arms, {**fixed, **self.costs})
             errors = found.std_errors if self.abstains else None
             policy = choose_arms(found.effects, costs, errors, level.reach, found.in_support)
             table = arm_rows.policy_table(row_ids, model.arms, policy)

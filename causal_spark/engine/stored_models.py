@@ -24,14 +24,14 @@ class StoredModel:
     """All that new rows need.
 
     arms: labels, the control arm first. covariates: name to the contract type it had. encoding: of covariates.
-    costs: of arms that cost all rows alike.
+    costs: of arms, in units of the outcome; None where they differ by row.
     """
 
     arms: tuple[str, ...]
     covariates: Mapping[str, str]
     encoding: Encoding
     predictor: Predictor
-    costs: Mapping[str, float]
+    costs: Mapping[str, float | None]
 
 
 def model_row(estimator: str, model: StoredModel) -> Row:
@@ -58,11 +58,19 @@ def _kind_of(part: NumberEncoding | CategoryEncoding) -> str:
 
 def covariates_of(schema_json: str) -> dict[str, str]:
     """Name to contract type of the covariates that a stored model looks at. Raises `InputError` for what is none."""
+    return {str(name): str(type_) for name, type_ in _part_of(schema_json, "covariates").items()}
+
+
+def costs_by_row_of(schema_json: str) -> set[str]:
+    """Arms whose costs differed by row. Raises `InputError` for what is no model."""
+    return {str(arm) for arm, cost in _part_of(schema_json, "costs").items() if cost is None}
+
+
+def _part_of(schema_json: str, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(schema_json)["covariates"]
+        return dict(json.loads(schema_json)[name])
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"The model cannot be read: {error}.", "Fit it again.") from error
-    return {str(name): str(type_) for name, type_ in found.items()}
 
 
 def read_model(schema_json: str, tensors: bytes) -> StoredModel:

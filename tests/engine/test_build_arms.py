@@ -164,8 +164,8 @@ def test_two_arms_may_share_a_column_of_costs() -> None:
 
 def test_new_rows_need_the_columns_of_the_fit_with_their_types() -> None:
     types = {"x": "DOUBLE", "kind": "STRING"}
-    found = new_row_columns(FRAME, "id", types, {"arm": "STRING"})
-    assert [column.name for column in found.all] == ["arm", "_row_id", "_covariate_x", "_covariate_kind"]
+    found = new_row_columns(FRAME, "id", types, {"arm": "STRING"}, {"mail": "price"})
+    assert [column.name for column in found.all] == ["arm", "_row_id", "_cost_mail", "_covariate_x", "_covariate_kind"]
     for frame, groups, says in (
         (FRAME.drop(columns="x"), {}, "'x'"),
         (FRAME.assign(x="a"), {}, r"'x' \(covariate\) has type string"),
@@ -174,4 +174,4 @@ def test_new_rows_need_the_columns_of_the_fit_with_their_types() -> None:
         (FRAME.assign(arm=1), {"arm": "STRING"}, "Cast it to string"),
     ):
         with pytest.raises(InputError, match=says):
-            new_row_columns(frame, "id", types, groups)
+            new_row_columns(frame, "id", types, groups, {})
