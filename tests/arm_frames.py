@@ -18,6 +18,7 @@ MEMENTO: Any = {
     "hidden": 8,
     "representation": 6,
     "head_units": 4,
+    "small_below": 0,
 }
 ROLES: dict[str, Any] = {
     "row_id": "id",

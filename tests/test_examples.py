@@ -116,7 +116,11 @@ def test_texas_prisons_hold_the_published_numbers(policies):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("polices", "Did you mean 'policies'?"), ("zzz", "Known: policies, smoking."), ("", "Known: policies, smoking.")],
+    [
+        ("polices", "Did you mean 'policies'?"),
+        ("zzz", "Known: policies, smoking, hiv_results."),
+        ("", "Known: policies"),
+    ],
 )
 def test_unknown_example_is_refused_with_a_remedy(name, hint):
     with pytest.raises(ConfigError, match=f"no example named '{name}'") as caught:
@@ -140,3 +144,16 @@ def test_data_packages_are_read_without_being_imported():
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
+
+
+def test_incentives_are_those_that_people_drew():
+    people = load_example("hiv_results")
+    assert len(people) == 2834
+    assert people["person"].is_unique
+    assert people["incentive"].value_counts().to_dict() == {"under_1": 1140, "1_to_2": 699, "none": 623, "over_2": 372}
+    came = people.groupby("incentive")["learned_result"].mean()
+    # Cunningham, Causal Inference: The Mixtape: 34% without an incentive, 79% with any.
+    assert came["none"] == pytest.approx(0.339, abs=0.001)
+    assert people.loc[people["incentive"] != "none", "learned_result"].mean() == pytest.approx(0.789, abs=0.001)
+    assert people.isna().sum().to_dict() == {name: 5 if name == "age" else 0 for name in people}
+    pd.testing.assert_frame_equal(people, load_example("hiv_results"))

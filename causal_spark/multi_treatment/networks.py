@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from causal_spark.multi_treatment.batches import Batches, padded
+from causal_spark.multi_treatment.batches import Batches, padded, row_class
 from causal_spark.multi_treatment.discrepancy import matching_terms, sinkhorn_divergence, squared_mmd
-from causal_spark.multi_treatment.types import ArmSample, Floats, held_out
+from causal_spark.multi_treatment.types import N_FOLDS, ArmSample, Floats, held_out
 from causal_spark.neural.stacked import apply_stacked, draw_weights
 from causal_spark.neural.training import DrawnLosses, Losses, TrainingOptions, train
 
@@ -213,8 +213,10 @@ class _Program:
             arm[place, : one.n_rows] = one.arm
         is_out = [held_out(samples[job.sample].arm, job.split_seed, job.fold) for job in jobs]
         held, kept = ([np.flatnonzero(one == side) for one in is_out] for side in (True, False))
-        held_rows, held_mask = padded(held, dtype)
-        train_rows, train_mask = padded(kept, dtype)
+        like = max(row_class(one.n_rows) for one in samples)
+        n_held, n_kept = row_class(-(-like // N_FOLDS)), row_class(like - like // N_FOLDS)
+        held_rows, held_mask = padded(held, n_held, dtype)
+        train_rows, train_mask = padded(kept, n_kept, dtype)
         matching = [[job.spec.alpha * (job.spec.matching == name) for name in _MATCHINGS] for job in jobs]
         divergences = tuple(job.spec.divergence for job in jobs)
         return cls(
@@ -222,7 +224,7 @@ class _Program:
             torch.tensor(outcome, dtype=dtype, device=device),
             torch.tensor(arm, device=device),
             torch.tensor([job.sample for job in jobs], device=device),
-            Batches(kept, [job.seed for job in jobs], dtype, device),
+            Batches(kept, [job.seed for job in jobs], n_kept, dtype, device),
             held_rows.to(device),
             held_mask.to(device),
             train_rows.to(device),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from causal_spark.multi_treatment import costs
+from causal_spark.multi_treatment.batches import row_class
 from causal_spark.multi_treatment.costs import SampleSize
 from causal_spark.multi_treatment.ensembles import NetworkOptions, cfr, tarnet
 from causal_spark.multi_treatment.memento import MementoOptions, memento
@@ -45,9 +46,11 @@ class EffectDefinition:
 
 
 def shape_of(sample: ArmSample, options: Any) -> Hashable:
-    """Samples of one shape can be fitted together."""
-    networks = options.shape_for(sample.n_rows) if isinstance(options, NetworkOptions) else None
-    return sample.covariates.shape[1], sample.n_arms, sample.is_binary, networks
+    """Samples of one shape can be fitted together, and then are what they would be alone."""
+    shape = sample.covariates.shape[1], sample.n_arms, sample.is_binary
+    if not isinstance(options, NetworkOptions):
+        return shape
+    return *shape, options.shape_for(sample.n_rows), row_class(sample.n_rows)
 
 
 def _each(learner: Learner) -> Fit:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from causal_spark.multi_treatment import networks
+from causal_spark.multi_treatment.batches import row_class
 from causal_spark.multi_treatment.discrepancy import matching_terms, sinkhorn_divergence, squared_mmd
 from causal_spark.multi_treatment.networks import Job, NetworkShape, NetworkSpec, scaling_of, train_networks
 from tests.multi_treatment.samples import confounded
@@ -140,6 +141,20 @@ def test_networks_side_by_side_are_as_each_alone(brief, is_binary):
         inputs = scalings[job.sample].inputs(samples[job.sample].covariates)
         np.testing.assert_allclose(together.predict(inputs)[place], alone.predict(inputs)[0], atol=1e-8)
         assert together.held_out[place] == pytest.approx(alone.held_out[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("matching", ["none", "population"])
+def test_networks_beside_others_of_their_class_are_as_alone_to_the_last_bit(brief, matching):
+    samples = [confounded(n, seed=n)[0] for n in (97, 110, 128)]
+    assert {row_class(one.n_rows) for one in samples} == {128}
+    scalings = [scaling_of(one) for one in samples]
+    jobs = [Job(k % 3, NetworkSpec("shared", matching, 0.1, 1e-2), k, k, k % 5) for k in range(9)]
+    together = train_networks(samples, scalings, jobs, SMALL)
+    for place, job in enumerate(jobs):
+        own = job.sample
+        alone = train_networks([samples[own]], [scalings[own]], [replace(job, sample=0)], SMALL)
+        for mine, stacked in zip(alone.parameters, together.of([place]).parameters, strict=True):
+            assert torch.equal(mine, stacked)
 
 
 def test_matching_brings_arms_together_and_decay_shrinks_weights():
