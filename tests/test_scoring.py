@@ -72,13 +72,16 @@ def test_costs_of_new_rows_stand_in_for_those_of_the_fit(fitted: Any) -> None:
 
 
 def test_costs_that_differed_by_row_have_to_be_given() -> None:
-    result = IndividualEffects([S_LEARNER], control="none").fit(customers(), costs={"call": "price"}, **ROLES)
+    # The first group has no calls.
+    frame = pd.concat([customers(90, 3, "a").query("offer != 'call'"), customers()], ignore_index=True)
+    result = IndividualEffects([S_LEARNER], control="none").fit(frame, costs={"call": "price"}, **ROLES)
     with pytest.raises(ConfigError, match="'call' cost every row something else"):
         score(result.models, customers(), row_id="id", what="policies")
     found = score(result.models, customers(), row_id="id", what="policies", costs={"call": "price"})
     wanted = result.policies
     # Propensities of the fit are cross-fitted, so that a row may be in support here and not there.
     same = found.merge(wanted, on=["group_id", "row_id"])
+    assert len(same) == 150
     assert (same["recommended_treatment_x"] == same["recommended_treatment_y"]).mean() > 0.95
     assert len(score(result.models, customers(), row_id="id")) == 450
 

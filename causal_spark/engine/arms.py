@@ -272,9 +272,7 @@ class ArmWork:
         policy = self._policy(found.effects, built.costs, found.std_errors, found.in_support)
         blind = self._policy(crossed - crossed[:, :1], built.costs, found.std_errors, found.in_support)
         values = policy_values(scores, blind.recommended, built.costs)
-        stored = model_row(
-            estimator, StoredModel(built.arms, self._covariates, built.encoding, predictor, self._costs(built.arms))
-        )
+        stored = model_row(estimator, StoredModel(built.arms, self._covariates, built.encoding, predictor, self._costs))
         result = one.result
         for name, table in (
             ("individual_effects", arm_rows.effect_table(built.row_ids, built.arms, found, level)),
@@ -298,10 +296,11 @@ class ArmWork:
             if column.name.startswith(COVARIATE)
         }
 
-    def _costs(self, arms: Sequence[str]) -> dict[str, float | None]:
-        """Of arms that cost something, None where that differs by row."""
-        by_row = {column.name.removeprefix(COST) for column in self.columns.values if column.name.startswith(COST)}
-        return {arm: self.costs.get(arm) for arm in arms if arm in self.costs or arm in by_row}
+    @property
+    def _costs(self) -> dict[str, float | None]:
+        """Of arms that cost something, in this group or another; None where that differs by row."""
+        by_row = (column.name.removeprefix(COST) for column in self.columns.values if column.name.startswith(COST))
+        return {**self.costs, **dict.fromkeys(by_row)}
 
     def _policy(self, effects: Floats, costs_of: Floats, std_errors: Floats, allowed: NDArray[np.bool_]) -> Policy:
         errors = std_errors if self.abstains else None
