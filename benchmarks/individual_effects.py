@@ -11,13 +11,13 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.machine import RESULTS, ROOT, SCRATCH, SINGLE_THREAD, append_rows, origin
+from benchmarks.response_curves import Case
 from benchmarks.score_job import COVARIATES
 from benchmarks.spark_job import submit
 
@@ -29,21 +29,9 @@ _N_ARMS, _N_COVARIATES = 4, 10
 _STACK = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Segments of one number of rows."""
-
-    n_segments: int
-    n_rows: int
-
-    @classmethod
-    def parse(cls, text: str) -> Case:
-        """Such as 64x500."""
-        return cls(*map(int, text.split("x")))
-
-    def samples(self) -> list[tuple[ArmSample, np.ndarray]]:
-        """Draws with their propensities."""
-        return [sample_of(self.n_rows, seed) for seed in range(self.n_segments)]
+def samples_of(case: Case) -> list[tuple[ArmSample, np.ndarray]]:
+    """Draws with their propensities."""
+    return [sample_of(case.n_rows, seed) for seed in range(case.n_segments)]
 
 
 def sample_of(n_rows: int, seed: int) -> tuple[ArmSample, np.ndarray]:
@@ -71,7 +59,7 @@ def single_networks(case: Case, matching: str, n_looped: int) -> dict[str, objec
     from causal_spark.multi_treatment.networks import Job, Networks, NetworkSpec, scaling_of, train_networks
 
     torch.set_num_threads(1)
-    samples = [sample for sample, _ in case.samples()]
+    samples = [sample for sample, _ in samples_of(case)]
     scalings = [scaling_of(one) for one in samples]
     spec = NetworkSpec("shared", matching, 0.1 if matching != "none" else 0.0, 1e-2)  # type: ignore[arg-type]
     shape = NetworkOptions().shape_for(case.n_rows)
@@ -102,7 +90,7 @@ def whole_fits(case: Case, n_looped: int) -> dict[str, object]:
     from causal_spark.multi_treatment.registry import ESTIMATORS
 
     torch.set_num_threads(1)
-    drawn = case.samples()
+    drawn = samples_of(case)
     companions = ESTIMATORS["memento"].companions(SampleSize(case.n_rows, _N_COVARIATES, _N_ARMS))
 
     def fitted(places: Sequence[int]) -> list[Any]:
