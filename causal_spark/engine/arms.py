@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,22 +16,18 @@ from numpy.typing import NDArray
 from causal_spark.engine import arm_rows
 from causal_spark.engine.arm_rows import Level
 from causal_spark.engine.build_arms import BuiltArms, build_arms
+from causal_spark.engine.bundles import BundledWork, Prepared
 from causal_spark.engine.columns import COST, COVARIATE
 from causal_spark.engine.keys import seed_for
-from causal_spark.engine.memory import GroupMemory, limit_for, too_large
+from causal_spark.engine.memory import GroupMemory
 from causal_spark.engine.stored_models import StoredModel, model_row
 from causal_spark.engine.tasks import EstimatorTask, Notice, failure_of, wanted_tasks, warning_of
 from causal_spark.engine.work import (
-    Failure,
     Group,
     GroupResult,
     GroupSize,
-    InputColumns,
-    Part,
-    Piece,
-    RoundSize,
 )
-from causal_spark.errors import GroupError, SolverError
+from causal_spark.errors import SolverError
 from causal_spark.multi_treatment import costs
 from causal_spark.multi_treatment.arm_effects import arm_effects, doubly_robust_scores
 from causal_spark.multi_treatment.costs import SampleSize
@@ -40,7 +36,7 @@ from causal_spark.multi_treatment.overlap import in_support, overlap_of
 from causal_spark.multi_treatment.policy import Policy, choose_arms, policy_values
 from causal_spark.multi_treatment.predictor import Predictor
 from causal_spark.multi_treatment.propensity import PropensityModel, fit_propensities
-from causal_spark.multi_treatment.registry import ESTIMATORS, EffectDefinition, shape_of
+from causal_spark.multi_treatment.registry import ESTIMATORS, shape_of
 from causal_spark.multi_treatment.types import ArmSample, FittedModel, Floats
 
 #: Of cross-fitted propensities.
@@ -55,24 +51,23 @@ _LITTLE_SUPPORT = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """One group that can be read: what is known before any estimator is run, those asked for, and what they found.
+class _Prepared(Prepared[FittedModel]):
+    """One group that can be read, with cross-fitted chances, (n_rows, n_arms), and a model of them for new rows."""
 
-    chances: (n_rows, n_arms) cross-fitted propensities; propensity: the model for new rows. fits: estimators and their
-    models, or why there are none.
-    """
-
-    group: Group
     built: BuiltArms
     chances: Floats
     propensity: PropensityModel
-    tasks: Sequence[EstimatorTask]
-    result: GroupResult
-    fits: list[tuple[str, FittedModel | Exception]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class ArmWork:
+class _Seen(NamedTuple):
+    """What an estimator sees of a group."""
+
+    sample: ArmSample
+    chances: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmWork(BundledWork[_Prepared, _Seen, FittedModel]):
     """Individual effects of groups; see `causal_spark.engine.work.Work`.
 
     control: label of the control arm. costs: of arms that cost all rows alike. min_arm_rows: arms with fewer rows are
@@ -80,20 +75,16 @@ class ArmWork:
     recommend the control arm where the interval of the best gain holds zero.
     """
 
-    columns: InputColumns
-    estimators: tuple[EstimatorTask, ...]
     control: str
     costs: Mapping[str, float]
     min_arm_rows: int
     min_propensity: float
     abstains: bool
-    confidence_level: float
-    seed: int
-    memory_limit: int | None = None
 
     job = "individual_effects"
     tables = ("individual_effects", "arm_effects", "policies", "policy_values", "overlap", "models")
     measures = ("arms",)
+    remedy = "fit a sample of the rows and score the others"
 
     @property
     def level(self) -> Level:
@@ -127,10 +118,6 @@ class ArmWork:
             for place, (name, seconds) in enumerate(found.items())
         }
 
-    def within(self, memory_limit: int | None) -> ArmWork:
-        """The same work, knowing what a task may use."""
-        return replace(self, memory_limit=memory_limit)
-
     def memory(self, size: GroupSize) -> GroupMemory:
         """Peak bytes to read the group's rows and to run each of its estimators, with its companions beside it."""
         sample, n_groups = self.sample_size(size), self.companions(size)
@@ -147,88 +134,40 @@ class ArmWork:
             },
         )
 
-    def refusal(self, size: GroupSize) -> Failure | None:
-        """Why the group cannot be read within the limit; None when it can."""
-        needed = self.memory(size).base
-        if self.memory_limit is None or needed <= self.memory_limit:
-            return None
-        return failure_of("read", None, self._too_large("Reading the group", needed, size, self.memory_limit))
-
     def companions(self, size: GroupSize) -> int:
         """Groups that are trained in one tensor program."""
         sample = self.sample_size(size)
         return max(ESTIMATORS[task.name].companions(sample) for task in self.estimators)
 
-    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
-        """None: an estimator does not come in pieces."""
-        del size
-        return {}
+    def described(self, size: GroupSize) -> str:
+        """Rows and covariates."""
+        return f"{size.n_rows} rows with {self.sample_size(size).n_covariates} covariates"
 
-    def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
-        """Nothing, see `rounds`."""
-        del group, done, part
-        yield from ()
-
-    def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
-        """All estimators on one group; what cannot be estimated becomes a failure with a hint."""
-        del done
-        return self.run_bundle([group])[0]
-
-    def run_bundle(self, groups: Sequence[Group]) -> Sequence[GroupResult]:
-        """All estimators on several groups, those trained together that can be."""
-        results = [GroupResult({name: [] for name in self.tables}) for _ in groups]
-        prepared = []
-        for group, result in zip(groups, results, strict=True):
-            try:
-                prepared.append(self._prepare(group, result))
-            except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-                result.failures.append(failure_of("read", None, error))
-        for task in self.estimators:
-            wanting = [one for one in prepared if task in one.tasks]
-            self._fit(task, [one for one in wanting if self._fits(task, one)])
-        for one in prepared:
-            self._tell(one)
-        return results
-
-    def _prepare(self, group: Group, result: GroupResult) -> _Prepared:
+    def prepare(self, group: Group, result: GroupResult) -> _Prepared:
+        """Arrays of the group and chances of its arms."""
         tasks = wanted_tasks(self.estimators, group.key)
         built = build_arms(group.rows, self.control, self.costs, self.min_arm_rows)
         result.failures += [warning_of("read", None, notice) for notice in built.notices]
         seed = seed_for(self.seed, group.group_id, "propensity")
         chances, propensity = fit_propensities(built.sample, _N_FOLDS, seed)
-        return _Prepared(group, built, chances, propensity, tasks, result)
+        size = GroupSize(group.group_id, group.key, len(group.rows), {"arms": built.sample.n_arms})
+        return _Prepared(group, size, tasks, result, built, chances, propensity)
 
-    def _fits(self, task: EstimatorTask, one: _Prepared) -> bool:
-        arms = {"arms": one.built.sample.n_arms}
-        size = GroupSize(one.group.group_id, one.group.key, len(one.group.rows), arms)
-        needed = self.memory(size).estimators[task.name]
-        limit = limit_for(needed, self.memory_limit)
-        if needed <= limit:
-            return True
-        error = self._too_large(f"Estimator {task.name}", needed, size, limit)
-        one.result.failures.append(failure_of("estimate", task.name, error))
-        return False
+    def look(self, task: EstimatorTask, one: _Prepared, seed: int) -> _Seen:
+        """The sample, and its chances."""
+        del task, seed
+        return _Seen(one.built.sample, one.chances)
 
-    def _too_large(self, what: str, needed: int, size: GroupSize, limit: int) -> GroupError:
-        n_covariates = self.sample_size(size).n_covariates
-        described = f"{size.n_rows} rows with {n_covariates} covariates"
-        return too_large(what, needed, described, limit, "fit a sample of the rows and score the others")
+    def shape(self, task: EstimatorTask, seen: _Seen) -> Hashable:
+        """Of the sample, for the estimator."""
+        return shape_of(seen.sample, task.options)
 
-    def _fit(self, task: EstimatorTask, wanting: Sequence[_Prepared]) -> None:
-        started = time.perf_counter()
-        fits = _fit_all(
-            ESTIMATORS[task.name],
-            task.options,
-            [one.built.sample for one in wanting],
-            [one.chances for one in wanting],
-            [seed_for(self.seed, one.group.group_id, task.name) for one in wanting],
-        )
-        shared = (time.perf_counter() - started) / max(len(wanting), 1)
-        for one, model in zip(wanting, fits, strict=True):
-            one.fits.append((task.name, model))
-            one.result.seconds[task.name] = shared
+    def fit(self, task: EstimatorTask, seen: Sequence[_Seen], seeds: Sequence[int]) -> Sequence[FittedModel]:
+        """Models of samples of one shape."""
+        samples, chances = [one.sample for one in seen], [one.chances for one in seen]
+        return ESTIMATORS[task.name].fit(samples, chances, task.options, seeds)
 
-    def _tell(self, one: _Prepared) -> None:
+    def tell(self, one: _Prepared) -> None:
         """Rows of everything that was found in a group."""
         self._tell_overlap(one)
         for name, model in one.fits:
@@ -265,7 +204,8 @@ class ArmWork:
         numbers = (found.outcomes, found.std_errors, crossed)
         if not all(np.isfinite(values).all() for values in numbers):
             raise SolverError("Effects are not finite.", "Rescale the outcome: it is near the largest double.")
-        # Every row's chance is told by a model that has not seen it: what the arm was is no news to the other.
+        # Every row's chance is told by a model that has not seen it: what the arm was is no news to the other. Standard
+        # errors stay those that `score` gives for the same row: their coverage was measured so.
         seen = in_support(one.chances, self.min_propensity)
         found = replace(found, chances=one.chances, in_support=seen & seen[:, :1])
         scores = doubly_robust_scores(sample, crossed, one.chances, self.min_propensity)
@@ -305,34 +245,3 @@ class ArmWork:
     def _policy(self, effects: Floats, costs_of: Floats, std_errors: Floats, allowed: NDArray[np.bool_]) -> Policy:
         errors = std_errors if self.abstains else None
         return choose_arms(effects, costs_of, errors, self.level.reach, allowed)
-
-
-def _fit_all(
-    definition: EffectDefinition,
-    options: Any,
-    samples: Sequence[ArmSample],
-    chances: Sequence[Floats],
-    seeds: Sequence[int],
-) -> list[FittedModel | Exception]:
-    """Models of every sample, or what is wrong with it; samples of one shape are fitted together."""
-
-    def fit(places: Sequence[int]) -> Sequence[FittedModel]:
-        some = [samples[k] for k in places]
-        return definition.fit(some, [chances[k] for k in places], options, [seeds[k] for k in places])
-
-    def attempt(place: int) -> FittedModel | Exception:
-        try:
-            return fit([place])[0]
-        except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-            return error
-
-    stacks: dict[Hashable, list[int]] = {}
-    for place, sample in enumerate(samples):
-        stacks.setdefault(shape_of(sample, options), []).append(place)
-    found: dict[int, FittedModel | Exception] = {}
-    for places in stacks.values():
-        try:
-            found |= dict(zip(places, fit(places), strict=True))
-        except Exception:  # noqa: BLE001 - who is to blame shows when each is fitted by itself
-            found |= {place: attempt(place) for place in places}
-    return [found[place] for place in range(len(samples))]

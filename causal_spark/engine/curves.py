@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -18,26 +16,22 @@ from causal_spark.dose_response.doses import choose_doses
 from causal_spark.dose_response.expected_bias import OutcomeModel, expected_bias, fit_outcome
 from causal_spark.dose_response.imbalance import Imbalance, imbalances, notice_of
 from causal_spark.dose_response.inference import Curve, estimate_curve
-from causal_spark.dose_response.registry import WEIGHTINGS, WeightingDefinition
+from causal_spark.dose_response.registry import WEIGHTINGS
 from causal_spark.dose_response.second_stage import StageName, StageOptions, curve_problem
 from causal_spark.dose_response.types import CurveProblem, Floats, Weighting
 from causal_spark.engine.build_segment import build_segment
+from causal_spark.engine.bundles import BundledWork, Prepared
 from causal_spark.engine.columns import COVARIATE
 from causal_spark.engine.keys import seed_for
-from causal_spark.engine.memory import GroupMemory, limit_for, too_large
+from causal_spark.engine.memory import GroupMemory
 from causal_spark.engine.tasks import EstimatorTask, failure_of, wanted_tasks, warning_of
 from causal_spark.engine.work import (
-    Failure,
     Group,
     GroupResult,
     GroupSize,
-    InputColumns,
-    Part,
-    Piece,
-    RoundSize,
     Row,
 )
-from causal_spark.errors import GroupError, SolverError
+from causal_spark.errors import SolverError
 
 #: Weights that are given, so that what they leave unbalanced is no surprise.
 _AS_GIVEN = "unweighted"
@@ -46,41 +40,30 @@ _ROW, _ROW_COLUMN = 200, 80
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """One group that can be read: its problem, the outcome of its rows, the estimators asked for and what they found.
+class _Prepared(Prepared[Weighting]):
+    """One group that can be read: its problem and the outcome of its rows."""
 
-    fits: estimators and their weights, or why there are none.
-    """
-
-    group: Group
     problem: CurveProblem
     outcome: Floats
-    tasks: Sequence[EstimatorTask]
-    result: GroupResult
-    fits: list[tuple[str, Weighting | Exception]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class CurveWork:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveWork(BundledWork[_Prepared, CurveProblem, Weighting]):
     """Response curves and balance of groups; see `causal_spark.engine.work.Work`.
 
     grid: a number of doses per group, or the doses. least_effective: rows that weights must leave effective.
     """
 
-    columns: InputColumns
-    estimators: tuple[EstimatorTask, ...]
     stage: StageName
     stage_options: StageOptions
     grid: int | tuple[float, ...]
     n_replicates: int
     least_effective: float
-    confidence_level: float
-    seed: int
-    memory_limit: int | None = None
 
     job = "response_curves"
     tables = ("response_curves", "balance")
     measures = ()
+    remedy = "use fewer covariates"
 
     def measure(self, rows: pa.Table) -> tuple[int, ...]:
         """Nothing beyond the number of rows."""
@@ -102,10 +85,6 @@ class CurveWork:
             if task.name in fitting
         }
 
-    def within(self, memory_limit: int | None) -> CurveWork:
-        """The same work, knowing what a task may use."""
-        return replace(self, memory_limit=memory_limit)
-
     def memory(self, size: GroupSize) -> GroupMemory:
         """Peak bytes to read the group's rows and to run each of its estimators, with its companions beside it."""
         segment, n_groups = self.segment_size(size), self.companions(size)
@@ -119,87 +98,38 @@ class CurveWork:
         }
         return GroupMemory(base, estimators)
 
-    def refusal(self, size: GroupSize) -> Failure | None:
-        """Why the group cannot be read within the limit; None when it can."""
-        needed = self.memory(size).base
-        if self.memory_limit is None or needed <= self.memory_limit:
-            return None
-        return failure_of("read", None, self._too_large("Reading the group", needed, size, self.memory_limit))
-
     def companions(self, size: GroupSize) -> int:
         """Groups that are trained in one tensor program."""
         segment = self.segment_size(size)
         return max(WEIGHTINGS[task.name].companions(segment) for task in self.estimators)
 
-    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
-        """None: a weighting does not come in pieces."""
-        del size
-        return {}
+    def described(self, size: GroupSize) -> str:
+        """Rows and covariates."""
+        return f"{size.n_rows} rows with {self.segment_size(size).n_covariates} covariates"
 
-    def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
-        """Nothing, see `rounds`."""
-        del group, done, part
-        yield from ()
-
-    def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
-        """All estimators on one group; what cannot be estimated becomes a failure with a hint."""
-        del done
-        return self.run_bundle([group])[0]
-
-    def run_bundle(self, groups: Sequence[Group]) -> Sequence[GroupResult]:
-        """All estimators on several groups, those trained together that can be."""
-        results = [GroupResult({name: [] for name in self.tables}) for _ in groups]
-        prepared = []
-        for group, result in zip(groups, results, strict=True):
-            try:
-                prepared.append(self._prepare(group, result))
-            except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-                result.failures.append(failure_of("read", None, error))
-        for task in self.estimators:
-            wanting = [one for one in prepared if task in one.tasks]
-            self._fit(task, [one for one in wanting if self._fits(task, one)])
-        for one in prepared:
-            self._tell(one)
-        return results
-
-    def _prepare(self, group: Group, result: GroupResult) -> _Prepared:
+    def prepare(self, group: Group, result: GroupResult) -> _Prepared:
+        """Arrays of the group, without its outcome and with it."""
         built = build_segment(group.rows)
         tasks = wanted_tasks(self.estimators, group.key)
         grid, told = choose_doses(built.segment, self.grid)
         problem = curve_problem(built.segment, grid, self.stage, self.stage_options)
         result.failures += [warning_of("read", None, notice) for notice in (*built.notices, *told)]
-        return _Prepared(group, problem, built.outcome, tasks, result)
+        size = GroupSize(group.group_id, group.key, len(group.rows), {})
+        return _Prepared(group, size, tasks, result, problem, built.outcome)
 
-    def _fits(self, task: EstimatorTask, one: _Prepared) -> bool:
-        size = GroupSize(one.group.group_id, one.group.key, len(one.group.rows), {})
-        needed = self.memory(size).estimators[task.name]
-        limit = limit_for(needed, self.memory_limit)
-        if needed <= limit:
-            return True
-        error = self._too_large(f"Estimator {task.name}", needed, size, limit)
-        one.result.failures.append(failure_of("estimate", task.name, error))
-        return False
+    def look(self, task: EstimatorTask, one: _Prepared, seed: int) -> CurveProblem:
+        """The problem with what the options want to know of the outcome."""
+        return WEIGHTINGS[task.name].look(one.problem, one.outcome, task.options, seed)
 
-    def _too_large(self, what: str, needed: int, size: GroupSize, limit: int) -> GroupError:
-        n_covariates = self.segment_size(size).n_covariates
-        described = f"{size.n_rows} rows with {n_covariates} covariates"
-        return too_large(what, needed, described, limit, "use fewer covariates")
+    def shape(self, task: EstimatorTask, seen: CurveProblem) -> Hashable | None:
+        """Of the problem, for the weighting."""
+        return WEIGHTINGS[task.name].shape(seen, task.options)
 
-    def _fit(self, task: EstimatorTask, wanting: Sequence[_Prepared]) -> None:
-        started = time.perf_counter()
-        seeds = [seed_for(self.seed, one.group.group_id, task.name) for one in wanting]
-        definition = WEIGHTINGS[task.name]
-        problems = [
-            definition.look(one.problem, one.outcome, task.options, seed)
-            for one, seed in zip(wanting, seeds, strict=True)
-        ]
-        fits = _fit_all(definition, problems, task.options, seeds)
-        shared = (time.perf_counter() - started) / max(len(wanting), 1)
-        for one, weighting in zip(wanting, fits, strict=True):
-            one.fits.append((task.name, weighting))
-            one.result.seconds[task.name] = shared
+    def fit(self, task: EstimatorTask, seen: Sequence[CurveProblem], seeds: Sequence[int]) -> Sequence[Weighting]:
+        """Weights of problems of one shape."""
+        return WEIGHTINGS[task.name].fit_together(seen, task.options, seeds)
 
-    def _tell(self, one: _Prepared) -> None:
+    def tell(self, one: _Prepared) -> None:
         """Rows of everything that was found in a group. What is held for it is not held for the others beside it."""
         started = time.perf_counter()
         model: OutcomeModel | Exception
@@ -278,28 +208,3 @@ def balance_rows(
         for covariate, before, after in zip(names, one.before, one.after, strict=True)
         if np.isfinite([before, after]).all()
     ]
-
-
-def _fit_all(
-    definition: WeightingDefinition, problems: Sequence[CurveProblem], options: Any, seeds: Sequence[int]
-) -> list[Weighting | Exception]:
-    """Weights of every problem, or what is wrong with it; problems of one shape are fitted together."""
-    stacks: dict[Hashable, list[int]] = {}
-    for place, problem in enumerate(problems):
-        shape = definition.shape(problem, options)
-        stacks.setdefault(place if shape is None else shape, []).append(place)
-    found: dict[int, Weighting | Exception] = {}
-    for places in stacks.values():
-        try:
-            fits = definition.fit_together([problems[k] for k in places], options, [seeds[k] for k in places])
-            found |= dict(zip(places, fits, strict=True))
-        except Exception:  # noqa: BLE001 - who is to blame shows when each is fitted by itself
-            found |= {k: _attempt(partial(definition.fit, problems[k], options, seeds[k])) for k in places}
-    return [found[place] for place in range(len(problems))]
-
-
-def _attempt(fit: Callable[[], Weighting]) -> Weighting | Exception:
-    try:
-        return fit()
-    except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-        return error
