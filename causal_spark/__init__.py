@@ -9,15 +9,17 @@ if TYPE_CHECKING:
     from causal_spark.individual_effects import IndividualEffects
     from causal_spark.panel_effects import PanelEffects
     from causal_spark.response_curves import ResponseCurves
+    from causal_spark.root_causes import RootCauses
     from causal_spark.scoring import score
 
 __version__ = "0.1.0"
-__all__ = ["IndividualEffects", "PanelEffects", "ResponseCurves", "__version__", "score"]
+__all__ = ["IndividualEffects", "PanelEffects", "ResponseCurves", "RootCauses", "__version__", "score"]
 
 _MODULES = {
     "IndividualEffects": "individual_effects",
     "PanelEffects": "panel_effects",
     "ResponseCurves": "response_curves",
+    "RootCauses": "root_causes",
     "score": "scoring",
 }
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from causal_spark.engine.keys import canonical_json
 from causal_spark.engine.source import Format
 from causal_spark.errors import ConfigError, did_you_mean
-from causal_spark.methods import Method
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -50,7 +49,6 @@ class JobConfig(Strict):
     input: InputConfig
     columns: ColumnsConfig
     output: OutputConfig
-    estimators: tuple[Method, ...]
     confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     max_failed_fraction: Fraction = 0.5

@@ -98,6 +98,10 @@ class DuplicateRowError(GroupError):
     """A row id occurs more than once."""
 
 
+class NodeValueError(GroupError):
+    """A node of a causal graph is infinite, or has too many levels."""
+
+
 class CostValueError(GroupError):
     """A cost of an arm is missing or infinite."""
 
@@ -180,6 +184,10 @@ class TooFewEffectiveRowsError(DeclinedError):
 
 class NoControlRowsError(DeclinedError):
     """The control arm has no rows, or too few to compare with."""
+
+
+class TooFewRowsError(DeclinedError):
+    """A mechanism of a causal graph has fewer rows than it takes."""
 
 
 class NoRowsError(DeclinedError):

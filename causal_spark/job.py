@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic
@@ -62,7 +62,8 @@ class Job(Generic[AnyConfig]):
     name: of its script and of its configuration in conf/. config: model of its configuration. work: (configuration,
     input) -> work, columns and methods checked. measures: the work's `Work.measures` as Spark aggregates, for a dry
     run. sizes: (work, size) -> what a dry run shows of a group. notes: lines of a dry run on how. report: (result
-    tables of a run by name) -> text for people. shown: table that people query first.
+    tables of a run by name) -> text for people. shown: table that people query first. resolve: (session, configuration)
+    -> the same with what it points to read in. rows: (configuration, input) -> the frame that ``work`` is about.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Job(Generic[AnyConfig]):
     notes: Callable[[AnyConfig], Sequence[str]]
     report: Callable[[Callable[[str], DataFrame]], str]
     shown: str
+    resolve: Callable[[SparkSession, AnyConfig], AnyConfig] = lambda _, config: config
+    rows: Callable[[AnyConfig, DataFrame], DataFrame] = lambda _, data: data
 
     def main(self, arguments: Sequence[str]) -> int:
         """Run the job as the command line says and return its exit code (0: done, or nothing to do)."""
@@ -117,6 +120,7 @@ def run_job(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig, *, forc
     Raises the errors of reading, fitting and writing; see `EXIT_CODES`.
     """
     output = output_location(config.output.location)
+    config = job.resolve(spark, config)
     source, work = _prepare(spark, job, config, output)
     identity = config.identity()
     attempt = new_run_id()
@@ -154,6 +158,7 @@ def _prepare(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig, output
         name = place.removeprefix(EXAMPLE)
         place, file_format = write_example(spark, output, name, load_example(name)).address, "delta"
     source = read_source(spark, place, file_format, config.columns.rename)
+    source = replace(source, data=job.rows(config, source.data))
     return source, job.work(config, source.data)
 
 
@@ -200,6 +205,7 @@ def _sizes(data: DataFrame, work: Work, measures: Mapping[str, Column]) -> list[
 def describe(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig) -> str:
     """What a run would do: groups, sizes, estimators, cost and target tables. Estimates nothing, writes no result."""
     output = output_location(config.output.location)
+    config = job.resolve(spark, config)
     source, work = _prepare(spark, job, config, output)
     sizes = _sizes(source.data, work, job.measures())
     needs = [work.memory(size) for size in sizes]

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from causal_spark.engine import arm_rows
 from causal_spark.engine.arm_rows import Level
 from causal_spark.engine.build_arms import BuiltArms, build_arms
-from causal_spark.engine.bundles import BundledWork, Prepared
 from causal_spark.engine.columns import COST, COVARIATE
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import GroupMemory
 from causal_spark.engine.stored_models import StoredModel, model_row
 from causal_spark.engine.tasks import EstimatorTask, Notice, failure_of, wanted_tasks, warning_of
+from causal_spark.engine.whole import BundledWork, Prepared
 from causal_spark.engine.work import (
     Group,
     GroupResult,

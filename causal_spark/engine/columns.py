@@ -19,11 +19,14 @@ from causal_spark.lake.schemas import KEY_TYPES, group_columns
 
 #: Start of the engine's names of covariates.
 COVARIATE = "_covariate_"
+#: Start of the engine's names of nodes of a graph.
+NODE = "_node_"
 #: Start of the engine's names of costs of arms.
 COST = "_cost_"
 NUMERIC = ("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INT", "BOOLEAN")
 UNIT_TYPES = ("STRING", "BIGINT", "INT", "DATE")
 ARM_TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN")
+LEVEL_TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN")
 TIME_TYPES = ("BIGINT", "INT", "DATE", "TIMESTAMP", "TIMESTAMP_NTZ")
 
 _SPARK_TYPES: dict[str, str] = {
@@ -56,6 +59,7 @@ _REMEDY = {
     "unit": "Cast it to a string or an integer.",
     "time": "Cast it to an integer, a date or a timestamp.",
     "arm": "Cast it to a string, an integer or a boolean; for a dose, estimate response curves.",
+    "level": "Cast it to a string, an integer or a boolean.",
     "number": "Cast it to a double.",
     "covariate": "Cast it to a double, or to a string if it is a category.",
 }
@@ -233,6 +237,43 @@ def arm_columns(data: pd.DataFrame | DataFrame, roles: ArmRoles) -> InputColumns
         *_covariate_columns(roles.covariates, available),
     )
     return InputColumns(groups, values, ("_row_id",))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRoles:
+    """Which column of a table with normal rows, events and changed rows plays which role.
+
+    role: what a row is, one of `causal_spark.engine.build_nodes.ROLES`. event_id: of events; period: of changed rows.
+    discrete: nodes whose numbers are labels.
+    """
+
+    nodes: Sequence[str]
+    role: str
+    event_id: str
+    period: str
+    groups: Sequence[str] = ()
+    discrete: Sequence[str] = ()
+
+
+def node_columns(data: pd.DataFrame | DataFrame, roles: NodeRoles) -> InputColumns:
+    """Columns of such a table; nodes are numbers, or discrete: text, booleans and those named. Raises as
+    `panel_columns`.
+    """
+    own = (roles.role, roles.event_id, roles.period)
+    available = _available(data, [*roles.groups, *own, *roles.nodes])
+    groups = _group_columns(roles.groups, available)
+    values = [
+        InputColumn(name, source, "STRING") for name, source in zip(("_role", "_event_id", "_period"), own, strict=True)
+    ]
+    for name in roles.nodes:
+        if name in roles.discrete:
+            _typed(name, "node", "level", LEVEL_TYPES, available)
+            type_ = "STRING"
+        else:
+            type_ = _typed(name, "node", "covariate", (*NUMERIC, "STRING"), available)
+        discrete = name in roles.discrete or type_ in ("STRING", "BOOLEAN")
+        values.append(InputColumn(f"{NODE}{name}", name, "STRING" if discrete else "DOUBLE"))
+    return InputColumns(groups, tuple(values), ("_role", "_event_id", "_period"))
 
 
 def new_row_columns(

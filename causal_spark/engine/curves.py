@@ -20,11 +20,11 @@ from causal_spark.dose_response.registry import WEIGHTINGS
 from causal_spark.dose_response.second_stage import StageName, StageOptions, curve_problem
 from causal_spark.dose_response.types import CurveProblem, Floats, Weighting
 from causal_spark.engine.build_segment import build_segment
-from causal_spark.engine.bundles import BundledWork, Prepared
 from causal_spark.engine.columns import COVARIATE
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import GroupMemory
 from causal_spark.engine.tasks import EstimatorTask, failure_of, wanted_tasks, warning_of
+from causal_spark.engine.whole import BundledWork, Prepared
 from causal_spark.engine.work import (
     Group,
     GroupResult,

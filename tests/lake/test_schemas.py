@@ -36,6 +36,13 @@ CONTRACT = {
     "overlap": "treatment covariate smd_before smd_after propensity_min propensity_max effective_sample_size n_rows "
     "share_in_support",
     "models": "estimator schema_json tensors",
+    "graph_diagnostics": "node parents mechanism n_rows fit parent_dependence parent_p_value other_node "
+    "other_dependence other_p_value refuted",
+    "root_causes": "event_id node outlier_score contribution std_error conf_low conf_high conf_level place residual_z "
+    "evidence evidence_place score_floored",
+    "distribution_changes": "period functional node contribution std_error conf_low conf_high conf_level place "
+    "attributed_change observed_change n_rows",
+    "intrinsic_contributions": "node contribution std_error conf_low conf_high conf_level variance_share place",
 }
 
 

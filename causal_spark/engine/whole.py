@@ -1,4 +1,4 @@
-"""Works whose groups are run side by side: what is fitted together, and what of it fails for one group only."""
+"""Works that take groups whole, one by one or side by side: what of them fails, and for which group only."""
 
 from __future__ import annotations
 
@@ -47,15 +47,10 @@ Ready = TypeVar("Ready", bound=Prepared[Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BundledWork(ABC, Generic[Ready, Seen, Fitted]):
-    """Base of works that run bundles of groups; see `causal_spark.engine.work.Work`.
-
-    Ready: what is known of a group before any estimator is run; Seen: what an estimator sees of it; Fitted: what
-    comes of that.
-    """
+class WholeWork(ABC):
+    """Base of works that never split a group; see `causal_spark.engine.work.Work`."""
 
     columns: InputColumns
-    estimators: tuple[EstimatorTask, ...]
     confidence_level: float
     seed: int
     memory_limit: int | None = None
@@ -71,6 +66,60 @@ class BundledWork(ABC, Generic[Ready, Seen, Fitted]):
     @abstractmethod
     def described(self, size: GroupSize) -> str:
         """A group's size in words."""
+
+    @abstractmethod
+    def run_bundle(self, groups: Sequence[Group]) -> Sequence[GroupResult]:
+        """Everything the science says of several groups. Never raises for what is wrong with one of them."""
+
+    def within(self, memory_limit: int | None) -> Self:
+        """The same work, knowing what a task may use."""
+        return replace(self, memory_limit=memory_limit)
+
+    def refusal(self, size: GroupSize) -> Failure | None:
+        """Why the group cannot be read within the limit; None when it can."""
+        needed = self.memory(size).base
+        if self.memory_limit is None or needed <= self.memory_limit:
+            return None
+        return failure_of("read", None, self._too_large("Reading the group", needed, size, self.memory_limit))
+
+    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
+        """None: nothing comes in pieces."""
+        del size
+        return {}
+
+    def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
+        """Nothing, see `rounds`."""
+        del group, done, part
+        yield from ()
+
+    def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
+        """What `run_bundle` says of one group."""
+        del done
+        return self.run_bundle([group])[0]
+
+    def fits(self, name: str, size: GroupSize, result: GroupResult) -> bool:
+        """Whether an estimator can be run within the limit; a failure is added to the result where it cannot."""
+        needed = self.memory(size).estimators[name]
+        limit = limit_for(needed, self.memory_limit)
+        if needed <= limit:
+            return True
+        error = self._too_large(f"Estimator {name}", needed, size, limit)
+        result.failures.append(failure_of("estimate", name, error))
+        return False
+
+    def _too_large(self, what: str, needed: int, size: GroupSize, limit: int) -> GroupError:
+        return too_large(what, needed, self.described(size), limit, self.remedy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundledWork(WholeWork, Generic[Ready, Seen, Fitted]):
+    """Base of works that run bundles of groups.
+
+    Ready: what is known of a group before any estimator is run; Seen: what an estimator sees of it; Fitted: what
+    comes of that.
+    """
+
+    estimators: tuple[EstimatorTask, ...]
 
     @abstractmethod
     def prepare(self, group: Group, result: GroupResult) -> Ready:
@@ -92,32 +141,6 @@ class BundledWork(ABC, Generic[Ready, Seen, Fitted]):
     def tell(self, one: Ready) -> None:
         """Add rows of everything that was found in a group to its result. Never raises."""
 
-    def within(self, memory_limit: int | None) -> Self:
-        """The same work, knowing what a task may use."""
-        return replace(self, memory_limit=memory_limit)
-
-    def refusal(self, size: GroupSize) -> Failure | None:
-        """Why the group cannot be read within the limit; None when it can."""
-        needed = self.memory(size).base
-        if self.memory_limit is None or needed <= self.memory_limit:
-            return None
-        return failure_of("read", None, self._too_large("Reading the group", needed, size, self.memory_limit))
-
-    def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
-        """None: what is fitted together does not come in pieces."""
-        del size
-        return {}
-
-    def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
-        """Nothing, see `rounds`."""
-        del group, done, part
-        yield from ()
-
-    def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
-        """All estimators on one group; what cannot be estimated becomes a failure with a hint."""
-        del done
-        return self.run_bundle([group])[0]
-
     def run_bundle(self, groups: Sequence[Group]) -> Sequence[GroupResult]:
         """All estimators on several groups, those fitted together that can be."""
         results = [GroupResult({name: [] for name in self.tables}) for _ in groups]
@@ -129,22 +152,10 @@ class BundledWork(ABC, Generic[Ready, Seen, Fitted]):
                 result.failures.append(failure_of("read", None, error))
         for task in self.estimators:
             wanting = [one for one in prepared if task in one.tasks]
-            self._run(task, [one for one in wanting if self._fits(task, one)])
+            self._run(task, [one for one in wanting if self.fits(task.name, one.size, one.result)])
         for one in prepared:
             self.tell(one)
         return results
-
-    def _fits(self, task: EstimatorTask, one: Ready) -> bool:
-        needed = self.memory(one.size).estimators[task.name]
-        limit = limit_for(needed, self.memory_limit)
-        if needed <= limit:
-            return True
-        error = self._too_large(f"Estimator {task.name}", needed, one.size, limit)
-        one.result.failures.append(failure_of("estimate", task.name, error))
-        return False
-
-    def _too_large(self, what: str, needed: int, size: GroupSize, limit: int) -> GroupError:
-        return too_large(what, needed, self.described(size), limit, self.remedy)
 
     def _run(self, task: EstimatorTask, wanting: Sequence[Ready]) -> None:
         started = time.perf_counter()
