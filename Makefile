@@ -65,6 +65,10 @@ bench-dwcp: .venv/installed-dev .venv-bench/installed  ## Time DWCP beside other
 bench-throughput: .venv/installed-dev  ## Time many panels through the job beside a plain loop (ARGS="--panels 1 60 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.throughput $(ARGS)
 
+.PHONY: bench-root-causes
+bench-root-causes: .venv/installed-dev  ## Time root causes beside DoWhy (ARGS="--segments 500 --no-peers")
+	$(BIN)/python -m benchmarks.root_causes $(ARGS)
+
 .PHONY: bench-long
 bench-long: .venv/installed-dev  ## Time and weigh one long panel through the job (ARGS="--units 2000 --periods 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.long_panel $(ARGS)
@@ -104,6 +108,10 @@ study-individual-effects-peers: .venv/installed-dev .venv-econml/installed  ## T
 .PHONY: study-response-curves
 study-response-curves: .venv/installed-dev  ## Accuracy and coverage of response curves (ARGS="--part coverage --n 100")
 	$(BIN)/python -m studies.response_curves $(ARGS)
+
+.PHONY: study-root-causes
+study-root-causes: .venv/installed-dev  ## How often rules name the cause of an outlier, beside DoWhy (ARGS="--n 5")
+	$(BIN)/python -m studies.root_causes $(ARGS)
 
 .PHONY: study-prop99
 study-prop99: .venv/installed-dev .venv-bench/installed  ## Standard errors on Proposition 99 beside other packages'

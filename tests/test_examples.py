@@ -118,7 +118,7 @@ def test_texas_prisons_hold_the_published_numbers(policies):
     ("name", "hint"),
     [
         ("polices", "Did you mean 'policies'?"),
-        ("zzz", "Known: policies, smoking, hiv_results."),
+        ("zzz", "Known: policies, smoking, hiv_results, flights."),
         ("", "Known: policies"),
     ],
 )
@@ -157,3 +157,22 @@ def test_incentives_are_those_that_people_drew():
     assert people.loc[people["incentive"] != "none", "learned_result"].mean() == pytest.approx(0.789, abs=0.001)
     assert people.isna().sum().to_dict() == {name: 5 if name == "age" else 0 for name in people}
     pd.testing.assert_frame_equal(people, load_example("hiv_results"))
+
+
+def test_flights_hold_the_hours_of_the_year():
+    hours = load_example("flights")
+    assert hours.groupby("airport").size().to_dict() == {"EWR": 5839, "JFK": 5840, "LGA": 5823}
+    assert not hours.duplicated(["airport", "departure_hour"]).any()
+    assert hours["hour"].between(6, 21).all()
+    # 336,776 flights in all, of which few leave at night (Wickham, nycflights13).
+    assert 310_000 < hours["flights"].sum() < 336_776
+    # The furlough of controllers, in weather that was no worse than usual.
+    day = pd.to_datetime(hours["day"])
+    furlough = hours[day.between("2013-04-22", "2013-04-26")]
+    assert furlough["departure_delay"].mean() > 1.5 * hours["departure_delay"].mean()
+    # The gear of a landing aeroplane collapsed at 17:40.
+    closed = hours[(hours["airport"] == "LGA") & (hours["departure_hour"] == "2013-07-22 18h")]
+    assert closed["departure_delay"].item() > 150
+    first = hours[hours["hour"] == 6]
+    assert first["earlier_delay"].abs().median() < 10
+    pd.testing.assert_frame_equal(hours, load_example("flights"))
