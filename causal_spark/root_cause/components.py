@@ -17,6 +17,8 @@ KNOTS = (4, 7, 12)
 _MIDDLE = (0.01, 0.99)
 #: Knots closer than this share of their range are one.
 _APART = 1e-3
+#: Cells of the table that a spline is read from: many times faster than the spline, and as good to five digits.
+_CELLS = 1024
 
 
 class Component(Protocol):
@@ -51,25 +53,35 @@ class Steps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A natural cubic spline through heights at knots, straight outside of them: outliers are extrapolated tamely."""
+    """A natural cubic spline as a table: straight between equally spaced points, and on beyond the outer ones, so that
+    outliers are extrapolated tamely.
 
-    spline: CubicSpline
-    low_slope: float
-    high_slope: float
+    low: the first point; per_unit: cells per unit. heights, slopes: (n_cells,) of the line of each cell, by the number
+    of cells from the first point.
+    """
+
+    low: float
+    per_unit: float
+    heights: Floats
+    slopes: Floats
 
     def __call__(self, values: Floats) -> Floats:
         """See `Component`."""
-        low, high = self.spline.x[0], self.spline.x[-1]
-        inside = np.clip(values, low, high)
-        beyond = values - inside
-        return np.asarray(self.spline(inside) + np.where(beyond < 0, self.low_slope, self.high_slope) * beyond)
+        place = (values - self.low) * self.per_unit
+        # Unlike clip, these give what is missing some cell; it stays missing all the same.
+        cell = np.fmax(np.fmin(place, len(self.slopes) - 1), 0).astype(np.intp)
+        place *= self.slopes[cell]
+        place += self.heights[cell]
+        return np.asarray(place)
 
 
 def curve(knots: Floats, heights: Floats) -> Curve:
     """The natural spline through heights (n_knots,)."""
-    spline = CubicSpline(knots, heights, bc_type="natural", extrapolate=True)
-    low, high = (float(spline(knot, 1)) for knot in (knots[0], knots[-1]))
-    return Curve(spline, low, high)
+    spline = CubicSpline(knots, heights, bc_type="natural")
+    points = np.linspace(knots[0], knots[-1], _CELLS + 1)
+    table = spline(points)
+    slopes = np.diff(table)
+    return Curve(float(knots[0]), _CELLS / float(knots[-1] - knots[0]), table[:-1] - slopes * np.arange(_CELLS), slopes)
 
 
 def spline_knots(values: Floats, n_knots: int) -> Floats | None:
@@ -96,8 +108,13 @@ def level_columns(values: Floats, n_levels: int) -> Floats:
 
 
 def summed(start: Floats | float, parts: Sequence[Floats]) -> Floats:
-    """An intercept and components."""
-    found = np.asarray(start, dtype=float)
-    for part in parts:
-        found = found + part
+    """An intercept and components, arrays that can be broadcast."""
+    if not parts:
+        return np.asarray(start, dtype=float)
+    found = np.asarray(parts[0] + start)
+    for part in parts[1:]:
+        if np.shape(part) == found.shape:
+            found += part
+        else:
+            found = found + part
     return found

@@ -22,13 +22,12 @@ _BLOCK_NUMBERS = 2**17
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """How one node is computed. inside, outside: combinations in which the node itself is in either state, and for each
-    parent where its value is found.
+    """How one node is computed. inside: (n_combinations,) whether the node itself is a member. of_parents: of each
+    parent the combination (n_combinations,) its value is found at.
     """
 
     node: int
-    inside: Places
-    outside: Places
+    inside: Bools
     parents: tuple[int, ...]
     of_parents: tuple[Places, ...]
 
@@ -58,18 +57,9 @@ def schedule(graph: CausalGraph, members: Bools) -> Schedule:
         scope = list(graph.lineage(node))
         packed = np.packbits(members[:, scope], axis=1)
         _, first, place = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-        inside = members[first, node]
-        steps.append(
-            _Step(
-                node,
-                np.flatnonzero(inside),
-                np.flatnonzero(~inside),
-                parents,
-                tuple(places[parent][first] for parent in parents),
-            )
-        )
+        steps.append(_Step(node, members[first, node], parents, tuple(places[parent][first] for parent in parents)))
         places.append(place.ravel())
-    most = max(len(step.inside) + len(step.outside) for step in steps)
+    most = max(len(step.inside) for step in steps)
     return Schedule(tuple(steps), places[-1], most)
 
 
@@ -82,24 +72,28 @@ def target_values(plan: Schedule, inside: State, outside: State, n_draws: int) -
 
 
 def _values(plan: Schedule, inside: State, outside: State, block: slice) -> Floats:
-    n_draws = block.stop - block.start
-    same = inside.mechanisms is outside.mechanisms
     found: list[Floats] = []
     for step in plan.steps:
-        values = np.empty((len(step.inside) + len(step.outside), n_draws))
-        parts: list[Floats] | None = None
-        for state, rows in ((inside, step.inside), (outside, step.outside)):
-            if not len(rows):
-                continue
+        states = [inside] if inside.mechanisms is outside.mechanisms else [inside, outside]
+        noises = [_block(state.noise[step.node], block) for state in (inside, outside)]
+        values = []
+        for state in states:
             mechanism = state.mechanisms[step.node]
-            if parts is None or not same:
-                given = zip(mechanism.components, step.parents, strict=True)
-                parts = [component(found[parent]) for component, parent in given]
-            picked = [part[of[rows]] for part, of in zip(parts, step.of_parents, strict=True)]
-            values[rows] = mechanism.value(picked, _block(state.noise[step.node], block))
-        found.append(values)
+            given = zip(mechanism.components, step.parents, step.of_parents, strict=True)
+            parts = [component(found[parent])[of] for component, parent, of in given]
+            noise = _either(step.inside, noises[0], noises[1], block.stop - block.start)
+            values.append(mechanism.value(parts, noise))
+        found.append(values[0] if len(values) == 1 else np.where(step.inside[:, None], values[0], values[1]))
     return found[-1]
 
 
 def _block(noise: Floats, block: slice) -> Floats:
     return noise if np.ndim(noise) == 0 else noise[block]
+
+
+def _either(inside: Bools, one: Floats, other: Floats, n_draws: int) -> Floats:
+    """(n_combinations, n_draws) noise of either state; of a discrete node (..., n_levels)."""
+    found = np.empty((len(inside), n_draws, *other.shape[1:]))
+    found[inside] = one
+    found[~inside] = other
+    return found
