@@ -122,6 +122,7 @@ pictures: .venv/installed-dev  ## Draw the pictures of docs/ anew
 	$(BIN)/python docs/draw_pictures.py
 	$(BIN)/python docs/draw_response_curves.py
 	$(BIN)/python docs/draw_individual_effects.py
+	$(BIN)/python docs/draw_root_causes.py
 
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types

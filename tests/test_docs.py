@@ -18,7 +18,8 @@ TEXT = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
 VARIANCES_TEXT = (ROOT / "docs" / "variances.md").read_text(encoding="utf-8")
 CURVES_TEXT = (ROOT / "docs" / "response_curves.md").read_text(encoding="utf-8")
 EFFECTS_TEXT = (ROOT / "docs" / "individual_effects.md").read_text(encoding="utf-8")
-PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT, EFFECTS_TEXT)
+CAUSES_TEXT = (ROOT / "docs" / "root_causes.md").read_text(encoding="utf-8")
+PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT, EFFECTS_TEXT, CAUSES_TEXT)
 REGISTRIES = (ESTIMATORS, VARIANCES, WEIGHTINGS, EFFECTS)
 METHODS = {**ESTIMATORS, **VARIANCES, **WEIGHTINGS, **EFFECTS}
 
