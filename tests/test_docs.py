@@ -1,7 +1,7 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -12,6 +12,10 @@ from causal_spark.dose_response.second_stage import StageOptions
 from causal_spark.multi_treatment.registry import ESTIMATORS as EFFECTS
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.tuning import LAMBDA_NN_FLOOR
+from causal_spark.root_cause.analysis import functional_of
+from causal_spark.root_cause.components import KNOTS
+from causal_spark.root_cause.outliers import Tail
+from causal_spark.root_cause.types import MechanismKind
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
@@ -19,7 +23,9 @@ VARIANCES_TEXT = (ROOT / "docs" / "variances.md").read_text(encoding="utf-8")
 CURVES_TEXT = (ROOT / "docs" / "response_curves.md").read_text(encoding="utf-8")
 EFFECTS_TEXT = (ROOT / "docs" / "individual_effects.md").read_text(encoding="utf-8")
 CAUSES_TEXT = (ROOT / "docs" / "root_causes.md").read_text(encoding="utf-8")
-PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT, EFFECTS_TEXT, CAUSES_TEXT)
+PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT, EFFECTS_TEXT)
+#: With those that no registry goes with.
+ALL_PAGES = "".join((*PAGES, CAUSES_TEXT))
 REGISTRIES = (ESTIMATORS, VARIANCES, WEIGHTINGS, EFFECTS)
 METHODS = {**ESTIMATORS, **VARIANCES, **WEIGHTINGS, **EFFECTS}
 
@@ -83,7 +89,7 @@ def test_the_floor_of_the_nuclear_norm_penalty_is_the_codes() -> None:
 
 
 def test_every_error_named_exists() -> None:
-    named = set(re.findall(r"`(\w+Error)`", "".join(PAGES)))
+    named = set(re.findall(r"`(\w+Error)`", ALL_PAGES))
     assert named
     assert {name for name in named if not issubclass(getattr(errors, name, object), errors.GroupError)} == set()
 
@@ -98,7 +104,7 @@ def test_links_within_the_page_lead_to_a_heading(text: str) -> None:
 
 
 def test_pictures_are_shown_and_small() -> None:
-    shown = {(ROOT / "docs" / path).resolve() for path in re.findall(r"!\[.+?\]\((.+?)\)", "".join(PAGES), re.DOTALL)}
+    shown = {(ROOT / "docs" / path).resolve() for path in re.findall(r"!\[.+?\]\((.+?)\)", ALL_PAGES, re.DOTALL)}
     assert shown == {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
     assert max(path.stat().st_size for path in shown) < 150_000
 
@@ -109,4 +115,13 @@ def test_the_shipped_configuration_runs_every_estimator() -> None:
 
 
 def test_lines_fit_a_screen() -> None:
-    assert [line for line in "".join(PAGES).splitlines() if len(line) > 130] == []
+    assert [line for line in ALL_PAGES.splitlines() if len(line) > 130] == []
+
+
+def test_every_functional_and_tail_of_root_causes_is_documented() -> None:
+    for name in ("mean", "variance", "quantile:<level>", "kl"):
+        functional_of(name.replace("<level>", "0.9"))
+        assert f"`{name}`" in CAUSES_TEXT
+    assert f"tail: {', '.join(get_args(Tail)[:2])} or {get_args(Tail)[2]}" in CAUSES_TEXT
+    assert all(f"`{kind}`" in CAUSES_TEXT for kind in get_args(MechanismKind))
+    assert f"{', '.join(map(str, KNOTS[:2]))} or {KNOTS[2]} knots" in CAUSES_TEXT
