@@ -24,10 +24,13 @@ CLIENT = """
 import json, sys
 import pandas as pd
 from pyspark.sql import SparkSession
-from causal_spark import IndividualEffects, PanelEffects, panel_effects, score
+from causal_spark import IndividualEffects, PanelEffects, RootCauses, panel_effects, score
 from causal_spark.engine import panels, plan
+from causal_spark.engine.node_frames import by_condition
+from causal_spark.errors import ConfigError
 from tests.arm_frames import ROLES as ARMS, S_LEARNER, customers
 from tests.engine.steps import with_steps
+from tests.node_frames import QUICK, incidents, services
 
 # One estimator is split: on every group, as each costs 12 seconds by its own account.
 panels.ESTIMATORS = panel_effects.ESTIMATORS = with_steps()
@@ -50,7 +53,22 @@ wanted = score(models, people, row_id="id")
 found = score(spark.createDataFrame(models), spark.createDataFrame(people), row_id="id").toPandas()
 by = ["row_id", "treatment"]
 apart = (found.sort_values(by)["effect"].to_numpy() - wanted.sort_values(by)["effect"].to_numpy())
+normal, events = services(150, 1), incidents(2, 2)
+mine = RootCauses(**QUICK).fit(normal, events, event_id="incident").root_causes
+sent = [spark.createDataFrame(one) for one in (normal, events)]
+theirs = RootCauses(**QUICK).fit(*sent, event_id="incident", work_location=folder + "/causes").root_causes.toPandas()
+by = ["event_id", "node"]
+differ = (theirs.sort_values(by)["contribution"].to_numpy() - mine.sort_values(by)["contribution"].to_numpy())
+try:
+    by_condition(sent[0], ["load"], {"normal": "lod > 0"}, {})
+    condition = "taken"
+except ConfigError as error:
+    condition = error.message[:24]
+n_normal = by_condition(sent[0], ["load"], {"normal": "load > 0", "event": "load > 0"}, {}).count()
 print(json.dumps({
+    "caused": [len(theirs), float(abs(differ).max())],
+    "condition": condition,
+    "twice": n_normal == 2 * int((normal["load"] > 0).sum()),
     "scored": [len(found), float(abs(apart).max())],
     "new": [written.new, again.new],
     "failures": failures[["error_class", "kind"]].to_numpy().tolist(),
@@ -85,6 +103,9 @@ def test_fit_and_write_give_on_connect_what_they_give_in_process(
     said = json.loads(done.stdout.strip().splitlines()[-1])
     # The last of the rounds are the placebos, which cost as much again each.
     assert said == {
+        "caused": [12, 0.0],
+        "condition": "A condition in rows is n",
+        "twice": True,
         "scored": [360, 0.0],
         "new": [True, False],
         "failures": [["TreatmentValueError", "failed"]],
