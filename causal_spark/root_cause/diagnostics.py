@@ -59,7 +59,17 @@ class _Tested:
 
 def diagnose(model: GraphModel, table: NodeTable) -> list[NodeDiagnostics]:
     """Of every node of the model, on the rows of its fit."""
-    tested = [_test(model, table, node) for node in range(model.graph.n_nodes)]
+    ranked = NodeTable(
+        np.stack(
+            [
+                _known_ranks(column) if not levels else column
+                for column, levels in zip(table.values.T, table.n_levels, strict=True)
+            ],
+            axis=1,
+        ),
+        table.n_levels,
+    )
+    tested = [_test(model, table, ranked, node) for node in range(model.graph.n_nodes)]
     found = [one for each in tested for one in (each.on_parents, each.on_others) if one is not None]
     rejected = dict(zip(map(id, found), _holm([one.p_value for one in found]), strict=True))
 
@@ -104,17 +114,19 @@ def _fit(mechanism: Mechanism, table: NodeTable, node: int) -> float:
     return 1 - left / total if total > 0 else 0.0
 
 
-def _test(model: GraphModel, table: NodeTable, node: int) -> _Tested:
+def _test(model: GraphModel, table: NodeTable, ranked: NodeTable, node: int) -> _Tested:
+    """ranked: the table with ranks in place of numbers."""
     graph, parents = model.graph, model.graph.parents[node]
-    rows = table.rows(table.complete((node, *parents)))
+    complete = table.complete((node, *parents))
+    rows, ranks = table.rows(complete), ranked.rows(complete)
     noise = _noise_columns(model, rows, node)
-    on_parents = _dependence(noise, _polynomials(rows, parents)) if parents else None
+    on_parents = _dependence(noise, _polynomials(ranks, parents)) if parents else None
     later = graph.descendants(node) | {node, *parents}
     worst: tuple[int, Dependence] | None = None
     others = [place for place in range(graph.n_nodes) if place not in later]
     for other in others:
-        known = np.isfinite(rows.values[:, other])
-        found = _dependence(noise[known], _polynomials(rows.rows(known), (other,)))
+        known = np.isfinite(ranks.values[:, other])
+        found = _dependence(noise[known], _polynomials(ranks.rows(known), (other,)))
         if worst is None or found.p_value < worst[1].p_value:
             worst = other, found
     if worst is None:
@@ -138,23 +150,30 @@ def _noise_columns(model: GraphModel, rows: NodeTable, node: int) -> Floats:
     return np.asarray((hot - chances) / np.sqrt(np.maximum(chances * (1 - chances), 1e-6)))
 
 
+def _known_ranks(values: Floats) -> Floats:
+    """The same of what is not missing."""
+    found = values.copy()
+    known = np.isfinite(values)
+    found[known] = _ranks(values[known])
+    return found
+
+
 def _ranks(values: Floats) -> Floats:
     """In (-1, 1)."""
     return np.asarray((2 * stats.rankdata(values) - 1) / len(values) - 1)
 
 
-def _polynomials(rows: NodeTable, nodes: tuple[int, ...]) -> Floats:
+def _polynomials(ranks: NodeTable, nodes: tuple[int, ...]) -> Floats:
     """Legendre polynomials of ranks up to the third, indicators of levels, and products of two nodes."""
     found: list[Floats] = []
     plain: list[Floats] = []
     for node in nodes:
-        column = rows.values[:, node]
-        if rows.n_levels[node]:
-            own = np.asarray(column[:, None] == np.arange(1, rows.n_levels[node]), dtype=float)
+        rank = ranks.values[:, [node]]
+        if ranks.n_levels[node]:
+            own = np.asarray(rank == np.arange(1, ranks.n_levels[node]), dtype=float)
             found.append(own)
             plain.append(own)
         else:
-            rank = _ranks(column)[:, None]
             found += [rank, (3 * rank**2 - 1) / 2, (5 * rank**3 - 3 * rank) / 2]
             plain.append(rank)
     for place, first in enumerate(plain):
