@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
@@ -68,20 +67,11 @@ def dowhys(kind: MechanismKind, n_events: int, *, best: bool) -> Callable[[], ob
     """Attribution of all events by a model that was fitted before."""
     from dowhy import gcm
 
+    from studies.dowhy_peer import fitted_model, frame_of
+
     system, rows, events = drawn(_DESIGNS[kind], n_events)
-    names = list(system.graph.nodes)
-    parents = zip(names, system.graph.parents, strict=True)
-    graph = nx.DiGraph([(names[parent], name) for name, own in parents for parent in own])
-    model: Any = gcm.InvertibleStructuralCausalModel(graph)
-    regressor = gcm.ml.create_linear_regressor if kind == "linear" else gcm.ml.create_hist_gradient_boost_regressor
-    for node in graph.nodes:
-        rootless = graph.in_degree(node) == 0
-        mechanism = gcm.EmpiricalDistribution() if rootless else gcm.AdditiveNoiseModel(regressor())
-        model.set_causal_mechanism(node, mechanism)
-    gcm.config.disable_progress_bars()
-    gcm.config.set_default_n_jobs(1)
-    gcm.fit(model, pd.DataFrame(rows.values, columns=names))
-    given = pd.DataFrame(events.values, columns=names)
+    model = fitted_model(system, rows, linear=kind == "linear")
+    target, given = system.graph.nodes[system.target], frame_of(system, events)
     methods = gcm.shapley.ShapleyApproximationMethods
     settings: dict[str, Any] = {}
     if best:
@@ -91,7 +81,7 @@ def dowhys(kind: MechanismKind, n_events: int, *, best: bool) -> Callable[[], ob
                 approximation_method=methods.PERMUTATION, num_permutations=10, n_jobs=1
             ),
         }
-    return lambda: gcm.attribute_anomalies(model, names[-1], given, **settings)
+    return lambda: gcm.attribute_anomalies(model, target, given, **settings)
 
 
 def measured(call: Callable[[], object], n_runs: int) -> float:

@@ -18,11 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import networkx as nx
 import numpy as np
-import pandas as pd
 
 from benchmarks.machine import SINGLE_THREAD, append_rows, origin, read_rows
 from causal_spark.root_cause.analysis import Analysis, RootCauseOptions
@@ -85,27 +82,17 @@ def dowhy_contributions(system: System, rows: NodeTable, events: NodeTable, seed
     """(n_events, n_nodes) contributions by DoWhy at its default settings, with a two-sided score."""
     from dowhy import gcm
 
-    names = list(system.graph.nodes)
-    edges = [
-        (names[parent], name) for name, parents in zip(names, system.graph.parents, strict=True) for parent in parents
-    ]
-    graph = nx.DiGraph(edges)
-    model: Any = gcm.InvertibleStructuralCausalModel(graph)
-    regressor = gcm.ml.create_linear_regressor if linear else gcm.ml.create_hist_gradient_boost_regressor
-    for node in graph.nodes:
-        parentless = graph.in_degree(node) == 0
-        mechanism = gcm.EmpiricalDistribution() if parentless else gcm.AdditiveNoiseModel(regressor())
-        model.set_causal_mechanism(node, mechanism)
-    gcm.config.disable_progress_bars()
-    gcm.config.set_default_n_jobs(1)
+    from studies.dowhy_peer import fitted_model, frame_of
+
     gcm.util.general.set_random_seed(seed)
+    names = list(system.graph.nodes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        gcm.fit(model, pd.DataFrame(rows.values, columns=names))
+        model = fitted_model(system, rows, linear=linear)
         found = gcm.attribute_anomalies(
             model,
             names[-1],
-            pd.DataFrame(events.values, columns=names),
+            frame_of(system, events),
             anomaly_scorer=gcm.anomaly_scorers.MedianCDFQuantileScorer(),
         )
     return np.stack([found[name] for name in names], axis=1)

@@ -11,13 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from causal_spark.engine.columns import COST
-from causal_spark.engine.read_rows import read_covariates, read_numbers
+from causal_spark.engine.read_rows import check_ids, read_covariates, read_numbers
 from causal_spark.engine.tasks import Notice
 from causal_spark.errors import (
     ConstantOutcomeError,
     CostValueError,
-    DuplicateRowError,
-    KeyValueError,
     NoControlRowsError,
     NoRowsError,
     OutcomeValueError,
@@ -56,7 +54,7 @@ def build_arms(rows: pa.Table, control: str, costs: Mapping[str, float], least_r
     estimate, and as `learn_encoding`.
     """
     row_ids = rows["_row_id"].combine_chunks()
-    _check_ids(row_ids)
+    check_ids(row_ids, "row")
     outcome = read_numbers(rows["_outcome"])
     infinite = int(np.isinf(outcome).sum())
     if infinite:
@@ -90,18 +88,6 @@ def build_arms(rows: pa.Table, control: str, costs: Mapping[str, float], least_r
     return BuiltArms(
         sample, arms, row_ids.take(pa.array(used)), read_costs(rows, used, arms, costs), encoding, tuple(told)
     )
-
-
-def _check_ids(row_ids: pa.Array) -> None:
-    if row_ids.null_count:
-        raise KeyValueError(f"The row id is missing in {row_ids.null_count} rows.", "Give every row an id.")
-    n_twice = len(row_ids) - len(row_ids.unique())
-    if n_twice:
-        counts = row_ids.value_counts().to_pylist()
-        first = min(one["values"] for one in counts if one["counts"] > 1)
-        raise DuplicateRowError(
-            f"{n_twice} rows have the id of another, such as {first!r}.", "Give every row of a group an id of its own."
-        )
 
 
 def _arms(labels: NDArray[Any], control: str, least_rows: int) -> tuple[tuple[str, ...], list[Notice]]:

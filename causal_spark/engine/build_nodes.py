@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from causal_spark.engine.columns import NODE
-from causal_spark.engine.read_rows import read_numbers
+from causal_spark.engine.read_rows import check_ids, read_numbers
 from causal_spark.engine.tasks import Notice
-from causal_spark.errors import DuplicateRowError, KeyValueError, NodeValueError, NoRowsError
+from causal_spark.errors import NodeValueError, NoRowsError
 from causal_spark.root_cause.graph import CausalGraph
 from causal_spark.root_cause.types import Floats, NodeTable
 
@@ -64,7 +64,7 @@ def build_nodes(rows: pa.Table, graph: CausalGraph, target: str) -> BuiltNodes:
             n_levels.append(0)
     table = NodeTable(np.stack(columns, axis=1), tuple(n_levels))
     ids = rows["_event_id"].filter(pa.array(roles == EVENT))
-    _check_ids(ids)
+    check_ids(ids, "event")
     events = table.rows(roles == EVENT)
     complete = events.complete(graph.lineage(graph.place(target)))
     event_ids = [str(one) for one in ids.to_pylist()]
@@ -106,18 +106,6 @@ def _levels(name: str, column: pa.ChunkedArray) -> list[str]:
 
 def _coded(column: pa.ChunkedArray, levels: Sequence[str]) -> Floats:
     return read_numbers(pc.index_in(column, pa.array(levels, pa.string())).cast(pa.float64()))
-
-
-def _check_ids(ids: pa.ChunkedArray) -> None:
-    if ids.null_count:
-        raise KeyValueError(f"The event id is missing in {ids.null_count} rows.", "Give every event an id.")
-    n_twice = len(ids) - len(ids.unique())
-    if n_twice:
-        counts = ids.value_counts().to_pylist()
-        first = min(one["values"] for one in counts if one["counts"] > 1)
-        raise DuplicateRowError(
-            f"{n_twice} events have the id of another, such as {first!r}.", "Give every event of a group its own id."
-        )
 
 
 def _left_out(missing: Sequence[str], n_events: int) -> Notice:

@@ -60,6 +60,17 @@ class _Question:
     high: Floats
     low: Floats
 
+    def less(self, given: Floats) -> _Question:
+        """The same of what is left when so much (n_events,) is given."""
+        return _Question(self.high - given, self.low - given)
+
+    def extreme(self, values: Floats) -> Floats:
+        """(n_events,) how many of sorted values (n_draws,) are."""
+        above = len(values) - np.searchsorted(values, self.high, side="left")
+        below = np.searchsorted(values, self.low, side="right")
+        # Where the two tails meet everything is extreme.
+        return np.asarray(np.minimum(above + below, len(values)), dtype=float)
+
 
 def attribute_outliers(model: GraphModel, events: NodeTable, options: OutlierOptions, seed: int) -> OutlierScores:
     """Contributions to the score of each event.
@@ -82,8 +93,7 @@ def outlier_scores(model: GraphModel, observed: Floats, options: OutlierOptions,
     target = _target(model, model.draw(options.n_draws, seed), options.n_draws)
     question = _question(target, observed, options.tail)
     target.sort()
-    above = options.n_draws - np.searchsorted(target, question.high, side="left")
-    counts = np.minimum(above + np.searchsorted(target, question.low, side="right"), options.n_draws)
+    counts = question.extreme(target)
     return np.asarray(-np.log((counts + 0.5) / (options.n_draws + 0.5)))
 
 
@@ -128,10 +138,7 @@ def _linear_counts(
         parts.sort(axis=1)
         given = base + members @ observed
         for row, (part, at) in enumerate(zip(parts, given, strict=True), start=start):
-            above = options.n_draws - np.searchsorted(part, question.high - at, side="left")
-            below = np.searchsorted(part, question.low - at, side="right")
-            # Where the two tails meet everything is extreme.
-            counts[row] = np.minimum(above + below, options.n_draws)
+            counts[row] = question.less(at).extreme(part)
     return counts
 
 

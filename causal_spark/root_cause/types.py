@@ -15,15 +15,6 @@ Places = NDArray[np.intp]
 MechanismKind = Literal["linear", "additive"]
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to know of an analysis that was made all the same."""
-
-    name: str
-    message: str
-    hint: str
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class NodeTable:
     """Rows of a graph's nodes.
