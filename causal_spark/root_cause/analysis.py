@@ -58,7 +58,7 @@ class EventCauses:
     scores, floored: (n_chosen,), see `OutlierScores`. contributions, residual_z, evidence: (n_chosen, n_nodes) of all
     nodes of the graph, contributions 0 of those that are no ancestors. std_errors: the same of contributions; None
     without refits. evidence: absolute residual z times a tenth and the node's share of the score: a node is suspect
-    whose mechanism broke and who matters.
+    whose mechanism broke and who matters; none are those that are no ancestors of the target.
     """
 
     chosen: Places
@@ -145,7 +145,8 @@ class Analysis:
         z = self.model.residual_z(some.values)
         contributions = self._spread(found.contributions)
         shares = np.maximum(contributions, 0) / np.maximum(found.scores, np.finfo(float).tiny)[:, None]
-        evidence = np.abs(np.nan_to_num(z)) * (_BASE_SHARE + np.minimum(shares, 1.0))
+        ancestral = self._spread(np.ones(len(self.lineage)))
+        evidence = np.abs(np.nan_to_num(z)) * (_BASE_SHARE * ancestral + np.minimum(shares, 1.0))
         return EventCauses(
             chosen,
             found.scores,

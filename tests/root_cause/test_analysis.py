@@ -33,6 +33,7 @@ def test_nodes_that_are_no_ancestors_contribute_nothing() -> None:
     assert found.std_errors is not None
     assert (found.contributions[:, outside] == 0).all()
     assert (found.std_errors[:, outside] == 0).all()
+    assert (found.evidence[:, outside] == 0).all()
     np.testing.assert_allclose(found.contributions.sum(axis=1), found.scores, atol=1e-12)
     assert np.isfinite(found.residual_z).all()
     contributions, errors = analysis.intrinsic()
