@@ -383,7 +383,11 @@ ROOT_CAUSES = TableSchema(
         CONF_LEVEL,
         _PLACE,
         number("residual_z", "The node given its parents, in standard deviations; NULL where that is not known."),
-        positive("evidence", "Absolute residual_z, weighted with the share of the score; 0 of nodes that are no ancestors.", required=True),
+        positive(
+            "evidence",
+            "Absolute residual_z, weighted with the share of the score; 0 of nodes that are no ancestors.",
+            required=True,
+        ),
         Column("evidence_place", "INT", "Rank of the evidence, 1 the largest.", True, "evidence_place >= 1"),
         Column(
             "score_floored",
