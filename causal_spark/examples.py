@@ -2,7 +2,7 @@
 
 The values are read from installed packages and never copied into this one: ``synthdid-py`` (BSD-3) carries the
 panels of Arkhangelsky, Athey, Hirshberg, Imbens, Wager (AER 2021), ``causaldata`` (MIT) those of Cunningham, "Causal
-Inference: The Mixtape", and the cohort of Hernan, Robins, "Causal Inference: What If". Both come with
+Inference: The Mixtape", and the cohort of Hernan, Robins, "Causal Inference: What If". All come with
 ``pip install 'causal_spark[examples]'``.
 """
 

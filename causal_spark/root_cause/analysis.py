@@ -169,7 +169,7 @@ class Analysis:
 
         Raises `TooFewRowsError`, also where standard errors of the mean need more rows.
         """
-        line = self.graph.within(self.lineage)
+        line = self._line.graph
         old, other = self.normal.nodes(self.lineage), new.nodes(self.lineage)
         everywhere = tuple(range(len(self.lineage)))
         old, other = old.rows(old.complete(everywhere)), other.rows(other.complete(everywhere))
@@ -229,7 +229,7 @@ class Analysis:
     @cached_property
     def _refits(self) -> list[tuple[GraphModel, int]]:
         """The model of the target and its ancestors fitted to rows drawn with replacement, and a seed for each."""
-        line, table = self.graph.within(self.lineage), self.normal.nodes(self.lineage)
+        line, table = self._line.graph, self.normal.nodes(self.lineage)
         found = []
         for replicate in range(self.options.n_refits):
             seed = self._seed(5, replicate)

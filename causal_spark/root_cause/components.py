@@ -107,6 +107,15 @@ def level_columns(values: Floats, n_levels: int) -> Floats:
     return np.asarray(values[:, None] == np.arange(1, n_levels), dtype=float)
 
 
+def pair_products(parts: Sequence[Floats]) -> list[Floats]:
+    """Products of every column with those of all later parts; parts: (n_rows, .) each."""
+    return [
+        (first[:, :, None] * second[:, None, :]).reshape(len(first), -1)
+        for place, first in enumerate(parts)
+        for second in parts[place + 1 :]
+    ]
+
+
 def summed(start: Floats | float, parts: Sequence[Floats]) -> Floats:
     """An intercept and components, arrays that can be broadcast."""
     if not parts:

@@ -16,8 +16,6 @@ _LINE, _SPLINE = 2e-7, 6e-6
 _SORTED, _COMPUTED = 1e-8, 1.2e-8
 #: Seconds per row and coalition of the regressions of a change.
 _REGRESSED = 2e-7
-#: Fraction of nodes with more than a line, where splines are allowed: what is not known before the fit.
-_BENT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +28,9 @@ class SegmentSize:
     n_nodes: int
     n_players: int
 
-    def n_coalitions(self, n_pairs: int, exact_up_to: int = EXACT_UP_TO) -> int:
+    def n_coalitions(self, n_pairs: int) -> int:
         """Of mechanisms that are looked at."""
-        if self.n_players <= exact_up_to:
+        if self.n_players <= EXACT_UP_TO:
             return int(2**self.n_players)
         return 2 * n_pairs * (self.n_players - 1) + 2
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from causal_spark.root_cause.components import level_columns, pair_products
 from causal_spark.root_cause.mechanisms import ContinuousMechanism, Mechanism
 from causal_spark.root_cause.model import GraphModel
 from causal_spark.root_cause.types import Bools, Floats, NodeTable
@@ -170,16 +171,13 @@ def _polynomials(ranks: NodeTable, nodes: tuple[int, ...]) -> Floats:
     for node in nodes:
         rank = ranks.values[:, [node]]
         if ranks.n_levels[node]:
-            own = np.asarray(rank == np.arange(1, ranks.n_levels[node]), dtype=float)
+            own = level_columns(rank[:, 0], ranks.n_levels[node])
             found.append(own)
             plain.append(own)
         else:
             found += [rank, (3 * rank**2 - 1) / 2, (5 * rank**3 - 3 * rank) / 2]
             plain.append(rank)
-    for place, first in enumerate(plain):
-        for second in plain[place + 1 :]:
-            found.append((first[:, :, None] * second[:, None, :]).reshape(len(first), -1))
-    return np.concatenate(found, axis=1)
+    return np.concatenate([*found, *pair_products(plain)], axis=1)
 
 
 def _dependence(noise: Floats, others: Floats) -> Dependence:

@@ -76,12 +76,12 @@ def _values(plan: Schedule, inside: State, outside: State, block: slice) -> Floa
     for step in plan.steps:
         states = [inside] if inside.mechanisms is outside.mechanisms else [inside, outside]
         noises = [_block(state.noise[step.node], block) for state in (inside, outside)]
+        noise = _either(step.inside, noises[0], noises[1], block.stop - block.start)
         values = []
         for state in states:
             mechanism = state.mechanisms[step.node]
             given = zip(mechanism.components, step.parents, step.of_parents, strict=True)
             parts = [component(found[parent])[of] for component, parent, of in given]
-            noise = _either(step.inside, noises[0], noises[1], block.stop - block.start)
             values.append(mechanism.value(parts, noise))
         found.append(values[0] if len(values) == 1 else np.where(step.inside[:, None], values[0], values[1]))
     return found[-1]

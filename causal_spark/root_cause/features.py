@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from causal_spark.root_cause.components import level_columns, spline_columns, spline_knots
+from causal_spark.root_cause.components import level_columns, pair_products, spline_columns, spline_knots
 from causal_spark.root_cause.types import Floats, NodeTable
 
 _N_KNOTS = 5
@@ -55,9 +55,7 @@ class Features:
                     # The last of them is what lines and the others make of it.
                     found.append(spline_columns(knots, scaled[:, 0])[:, :-1])
         if self.products:
-            for place, first in enumerate(plain):
-                for second in plain[place + 1 :]:
-                    found.append((first[:, :, None] * second[:, None, :]).reshape(len(values), -1))
+            found += pair_products(plain)
         return np.concatenate(found, axis=1)
 
 
