@@ -10,14 +10,14 @@ from types import MappingProxyType
 import numpy as np
 
 from causal_spark.errors import GroupError, TooFewRowsError
-from causal_spark.root_cause.coalitions import Coalitions, all_coalitions, sampled_coalitions
+from causal_spark.root_cause.coalitions import Coalitions, DrawOptions, all_coalitions, sampled_coalitions
 from causal_spark.root_cause.diagnostics import NodeDiagnostics, diagnose
 from causal_spark.root_cause.graph import CausalGraph
-from causal_spark.root_cause.intrinsic import IntrinsicOptions, intrinsic_contributions
+from causal_spark.root_cause.intrinsic import intrinsic_contributions
 from causal_spark.root_cause.model import GraphModel, fit_model
 from causal_spark.root_cause.multiply_robust import N_FOLDS, robust_changes
 from causal_spark.root_cause.outliers import OutlierOptions, Tail, attribute_outliers, outlier_scores
-from causal_spark.root_cause.plug_in import Divergence, Functional, PlugInOptions, Quantile, plug_in_changes
+from causal_spark.root_cause.plug_in import Divergence, Functional, Quantile, plug_in_changes
 from causal_spark.root_cause.types import Bools, Floats, MechanismKind, NodeTable, Places
 
 #: What a change may be of, beside ``quantile:<level>``.
@@ -159,7 +159,7 @@ class Analysis:
 
     def intrinsic(self) -> tuple[Floats, Floats | None]:
         """(n_nodes,) contributions to the target's variance, and their standard errors."""
-        options = IntrinsicOptions(self.options.n_draws, self.options.n_pairs)
+        options = DrawOptions(self.options.n_draws, self.options.n_pairs)
         found = intrinsic_contributions(self._line, options, self._seed(1))
         errors = self._errors([intrinsic_contributions(model, options, seed) for model, seed in self._refits])
         return self._spread(found), None if errors is None else self._spread(errors)
@@ -204,7 +204,7 @@ class Analysis:
     def _plugged(
         self, line: CausalGraph, old: NodeTable, new: NodeTable, functionals: Sequence[Functional], number: int
     ) -> list[tuple[Functional, Floats, Floats | None]]:
-        options = PlugInOptions(self.options.n_draws, self.options.n_pairs)
+        options = DrawOptions(self.options.n_draws, self.options.n_pairs)
         after = self._fitted(line, new)
         own = plug_in_changes(self._line, after, functionals, options, self._seed(3, number))
         again = []

@@ -18,6 +18,14 @@ from causal_spark.root_cause.types import Bools, Floats
 EXACT_UP_TO = 12
 
 
+@dataclass(frozen=True, slots=True)
+class DrawOptions:
+    """n_draws: of noise. n_pairs: random orders, each with its reverse, where there are more than 12 nodes."""
+
+    n_draws: int
+    n_pairs: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Coalitions:
     """members: (n_coalitions, n_players), the first without any and the last with all. weights: (n_players,

@@ -9,11 +9,9 @@ noise of all other nodes is taken from the second set is the variance of that me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from causal_spark.root_cause.coalitions import coalitions_of
+from causal_spark.root_cause.coalitions import DrawOptions, coalitions_of
 from causal_spark.root_cause.evaluation import State, schedule, target_values
 from causal_spark.root_cause.mechanisms import ContinuousMechanism
 from causal_spark.root_cause.model import GraphModel
@@ -23,15 +21,7 @@ from causal_spark.root_cause.types import Floats
 MORE_DRAWS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class IntrinsicOptions:
-    """n_draws: of noise. n_pairs: random orders, each with its reverse, where there are more than 12 nodes."""
-
-    n_draws: int
-    n_pairs: int
-
-
-def intrinsic_contributions(model: GraphModel, options: IntrinsicOptions, seed: int) -> Floats:
+def intrinsic_contributions(model: GraphModel, options: DrawOptions, seed: int) -> Floats:
     """(n_nodes,) contributions in units of the target's variance, to which they sum.
 
     model: of the target, its last node, and all its ancestors.

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from causal_spark.root_cause.coalitions import coalitions_of
+from causal_spark.root_cause.coalitions import DrawOptions, coalitions_of
 from causal_spark.root_cause.evaluation import State, schedule, target_values
 from causal_spark.root_cause.model import GraphModel
 from causal_spark.root_cause.types import Floats
@@ -82,16 +82,8 @@ class Divergence:
         return np.asarray((counts + 0.5) / (n_draws + 0.5 * n_bins))
 
 
-@dataclass(frozen=True, slots=True)
-class PlugInOptions:
-    """n_draws: of noise. n_pairs: random orders, each with its reverse, where there are more than 12 nodes."""
-
-    n_draws: int
-    n_pairs: int
-
-
 def plug_in_changes(
-    old: GraphModel, new: GraphModel, functionals: Sequence[Functional], options: PlugInOptions, seed: int
+    old: GraphModel, new: GraphModel, functionals: Sequence[Functional], options: DrawOptions, seed: int
 ) -> Floats:
     """(n_functionals, n_nodes) contributions, which sum to the functional of the new model less that of the old one.
 

@@ -5,16 +5,16 @@ import pytest
 from scipy import stats
 
 from causal_spark.root_cause import intrinsic
-from causal_spark.root_cause.coalitions import all_coalitions, sampled_coalitions
-from causal_spark.root_cause.intrinsic import IntrinsicOptions, intrinsic_contributions
+from causal_spark.root_cause.coalitions import DrawOptions, all_coalitions, sampled_coalitions
+from causal_spark.root_cause.intrinsic import intrinsic_contributions
 from causal_spark.root_cause.model import GraphModel, fit_model
 from causal_spark.root_cause.multiply_robust import robust_changes
-from causal_spark.root_cause.plug_in import Divergence, PlugInOptions, Quantile, plug_in_changes
+from causal_spark.root_cause.plug_in import Divergence, Quantile, plug_in_changes
 from causal_spark.root_cause.types import Floats, NodeTable
 from tests.root_cause.systems import DIAMOND, continuous, diamond, diamond_noise, diamond_values
 
 PLAYERS = all_coalitions(5)
-PLUG_IN = PlugInOptions(3000, 24)
+PLUG_IN = DrawOptions(3000, 24)
 
 
 def changed(n_rows: int, seed: int, *, bent: bool = False) -> NodeTable:
@@ -141,7 +141,7 @@ def test_quantiles_of_samples_are_numpys() -> None:
 
 def test_intrinsic_contributions_of_a_linear_system_are_shares_of_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fit_model(DIAMOND, diamond(50_000, 18), "linear")
-    options = IntrinsicOptions(4000, 24)
+    options = DrawOptions(4000, 24)
     found = intrinsic_contributions(model, options, 19)
     effects = np.array([0.8 * 2 * 1.5 - 0.35, 1.5, 0.7, 1.0, 1.0])
     expected = effects**2 * [1, 1, 2, 2, 1]
@@ -156,7 +156,7 @@ def test_intrinsic_contributions_of_a_linear_system_are_shares_of_variance(monke
 def test_intrinsic_contributions_sum_to_the_variance_of_the_target() -> None:
     rows = diamond(3000, 20, bent=True)
     model = fit_model(DIAMOND, rows, "additive")
-    found = intrinsic_contributions(model, IntrinsicOptions(3000, 24), 21)
+    found = intrinsic_contributions(model, DrawOptions(3000, 24), 21)
     assert found.sum() == pytest.approx(rows.values[:, -1].var(), rel=0.1)
     assert found.min() > -0.02 * found.sum()
     assert intrinsic.MORE_DRAWS >= 1
@@ -172,6 +172,6 @@ def test_an_interaction_is_shared() -> None:
 
     graph = causal_graph([("x", "z_either"), ("y", "z_either"), ("z_either", "zz")])
     model = fit_model(graph, table, "linear")
-    found = intrinsic_contributions(model, IntrinsicOptions(3000, 24), 23)
+    found = intrinsic_contributions(model, DrawOptions(3000, 24), 23)
     # A logit without products knows nothing of it: all is noise of the node itself.
     assert found[2] > 0.9 * found.sum()

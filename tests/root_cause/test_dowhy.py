@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from causal_spark.root_cause.coalitions import DrawOptions
 from causal_spark.root_cause.graph import causal_graph
-from causal_spark.root_cause.intrinsic import IntrinsicOptions, intrinsic_contributions
+from causal_spark.root_cause.intrinsic import intrinsic_contributions
 from causal_spark.root_cause.model import fit_model
 from causal_spark.root_cause.outliers import OutlierOptions, attribute_outliers
 from causal_spark.root_cause.types import Floats, NodeTable
@@ -100,7 +101,7 @@ def test_intrinsic_contributions_are_dowhys(shapley: Any) -> None:
             shapley_config=shapley,
         )
         theirs.append(np.array([found[name] for name in DIAMOND.nodes]))
-    mine = intrinsic_contributions(fit_model(DIAMOND, rows, "linear"), IntrinsicOptions(N_DRAWS, 24), 3)
+    mine = intrinsic_contributions(fit_model(DIAMOND, rows, "linear"), DrawOptions(N_DRAWS, 24), 3)
     error = np.std(theirs, axis=0, ddof=1) / np.sqrt(N_RUNS)
     assert (np.abs(np.mean(theirs, axis=0) - mine) <= 4.5 * error + 0.04 * mine.sum()).all()
 
