@@ -16,7 +16,7 @@ from causal_spark.root_cause.graph import CausalGraph
 from causal_spark.root_cause.intrinsic import intrinsic_contributions
 from causal_spark.root_cause.model import GraphModel, fit_model
 from causal_spark.root_cause.multiply_robust import N_FOLDS, robust_changes
-from causal_spark.root_cause.outliers import OutlierOptions, Tail, attribute_outliers, outlier_scores
+from causal_spark.root_cause.outliers import Tail, attribute_outliers, outlier_scores
 from causal_spark.root_cause.plug_in import Divergence, Functional, Quantile, plug_in_changes
 from causal_spark.root_cause.types import Bools, Floats, MechanismKind, NodeTable, Places
 
@@ -129,16 +129,18 @@ class Analysis:
         """What made events extreme, from rows in which the target and its ancestors are known."""
         options = self.options
         chosen = np.arange(events.n_rows)
-        outlier = OutlierOptions(options.tail, options.n_draws, options.n_pairs)
+        draws = DrawOptions(options.n_draws, options.n_pairs)
         seed = self._seed(0)
         if options.min_score > 0:
-            scores = outlier_scores(self._line, events.nodes(self.lineage).values[:, -1], outlier, seed)
+            scores = outlier_scores(
+                self._line, events.nodes(self.lineage).values[:, -1], options.tail, options.n_draws, seed
+            )
             chosen = np.flatnonzero(scores >= options.min_score)
         some = events.rows(chosen)
         table = some.nodes(self.lineage)
-        found = attribute_outliers(self._line, table, outlier, seed)
+        found = attribute_outliers(self._line, table, options.tail, draws, seed)
         errors = self._errors(
-            [attribute_outliers(model, table, outlier, one).contributions for model, one in self._refits]
+            [attribute_outliers(model, table, options.tail, draws, one).contributions for model, one in self._refits]
             if len(chosen)
             else []
         )

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from causal_spark.root_cause.coalitions import Coalitions, coalitions_of
+from causal_spark.root_cause.coalitions import Coalitions, DrawOptions, coalitions_of
 from causal_spark.root_cause.evaluation import Schedule, State, schedule, target_values
 from causal_spark.root_cause.mechanisms import ContinuousMechanism, DiscreteMechanism
 from causal_spark.root_cause.model import GraphModel, Noise, noise_ranks
@@ -26,17 +26,6 @@ Tail = Literal["two_sided", "upper", "lower"]
 _SORTED_NUMBERS = 2**21
 #: Share of the target's spread within which a value counts as equal to the observed one.
 _EQUAL = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class OutlierOptions:
-    """tail: which values of the target are extreme. n_draws: of noise. n_pairs: random orders, each with its reverse,
-    where there are more than 12 nodes.
-    """
-
-    tail: Tail = "two_sided"
-    n_draws: int = 2000
-    n_pairs: int = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,29 +61,31 @@ class _Question:
         return np.asarray(np.minimum(above + below, len(values)), dtype=float)
 
 
-def attribute_outliers(model: GraphModel, events: NodeTable, options: OutlierOptions, seed: int) -> OutlierScores:
+def attribute_outliers(
+    model: GraphModel, events: NodeTable, tail: Tail, options: DrawOptions, seed: int
+) -> OutlierScores:
     """Contributions to the score of each event.
 
-    model: of the target, its last node, and all its ancestors. events: complete rows of these nodes. seed: of draws and
-    orders; an event's result does not depend on the others.
+    model: of the target, its last node, and all its ancestors. events: complete rows of these nodes. tail: which values
+    of the target are extreme. seed: of draws and orders; an event's result does not depend on the others.
     """
     players = coalitions_of(model.graph.n_nodes, options.n_pairs, seed)
     noise = model.draw(options.n_draws, seed)
     count = _linear_counts if model.is_linear else _general_counts
-    counts = count(model, events, options, players, noise, seed)
+    counts = count(model, events, tail, players, noise, options.n_draws, seed)
     values = np.log((counts + 0.5) / (options.n_draws + 0.5))
     # What is as observed is as extreme as observed, whatever rounding says.
     values[-1] = 0.0
     return OutlierScores(-values[0], players.shapley(values).T, counts[0] == 0)
 
 
-def outlier_scores(model: GraphModel, observed: Floats, options: OutlierOptions, seed: int) -> Floats:
+def outlier_scores(model: GraphModel, observed: Floats, tail: Tail, n_draws: int, seed: int) -> Floats:
     """(n_events,) scores of observed targets, without what contributed to them; as `attribute_outliers` gives them."""
-    target = _target(model, model.draw(options.n_draws, seed), options.n_draws)
-    question = _question(target, observed, options.tail)
+    target = _target(model, model.draw(n_draws, seed), n_draws)
+    question = _question(target, observed, tail)
     target.sort()
     counts = question.extreme(target)
-    return np.asarray(-np.log((counts + 0.5) / (options.n_draws + 0.5)))
+    return np.asarray(-np.log((counts + 0.5) / (n_draws + 0.5)))
 
 
 def _target(model: GraphModel, noise: Noise, n_draws: int) -> Floats:
@@ -119,9 +110,10 @@ def _question(target: Floats, observed: Floats, tail: Tail) -> _Question:
 def _linear_counts(
     model: GraphModel,
     events: NodeTable,
-    options: OutlierOptions,
+    tail: Tail,
     players: Coalitions,
     noise: Noise,
+    n_draws: int,
     seed: int,
 ) -> Floats:
     """(n_coalitions, n_events) draws at least as extreme."""
@@ -129,9 +121,9 @@ def _linear_counts(
     effects, base = model.total_effects(model.graph.n_nodes - 1)
     random = effects[:, None] * np.stack(noise.of)
     observed = effects[:, None] * model.noises(events.values).T
-    question = _question(base + random.sum(axis=0), events.values[:, -1], options.tail)
+    question = _question(base + random.sum(axis=0), events.values[:, -1], tail)
     counts = np.empty((len(players.members), events.n_rows))
-    step = max(_SORTED_NUMBERS // options.n_draws, 1)
+    step = max(_SORTED_NUMBERS // n_draws, 1)
     for start in range(0, len(counts), step):
         members = players.members[start : start + step].astype(float)
         parts = (1 - members) @ random
@@ -145,19 +137,20 @@ def _linear_counts(
 def _general_counts(
     model: GraphModel,
     events: NodeTable,
-    options: OutlierOptions,
+    tail: Tail,
     players: Coalitions,
     noise: Noise,
+    n_draws: int,
     seed: int,
 ) -> Floats:
     """As `_linear_counts`, of any mechanisms: one event after the other."""
     plan = schedule(model.graph, players.members)
     random = State(model.mechanisms, noise.of)
-    question = _question(_target(model, noise, options.n_draws), events.values[:, -1], options.tail)
+    question = _question(_target(model, noise, n_draws), events.values[:, -1], tail)
     counts = np.zeros((len(players.members), events.n_rows))
     for event in range(events.n_rows):
-        state = State(model.mechanisms, _observed(model, events.values[event], options.n_draws, seed))
-        _count(plan, state, random, options.n_draws, question, event, counts)
+        state = State(model.mechanisms, _observed(model, events.values[event], n_draws, seed))
+        _count(plan, state, random, n_draws, question, event, counts)
     return counts
 
 

@@ -13,7 +13,7 @@ from causal_spark.root_cause.coalitions import DrawOptions
 from causal_spark.root_cause.graph import causal_graph
 from causal_spark.root_cause.intrinsic import intrinsic_contributions
 from causal_spark.root_cause.model import fit_model
-from causal_spark.root_cause.outliers import OutlierOptions, attribute_outliers
+from causal_spark.root_cause.outliers import attribute_outliers
 from causal_spark.root_cause.types import Floats, NodeTable
 from tests.root_cause.systems import DIAMOND, EDGES, continuous, diamond, diamond_noise, diamond_values
 
@@ -81,8 +81,10 @@ def test_contributions_to_outliers_are_dowhys(shapley: Any) -> None:
         )
         theirs.append(np.stack([found[name] for name in DIAMOND.nodes], axis=1))
     ours = fit_model(DIAMOND, rows, "linear")
-    options = OutlierOptions(n_draws=N_DRAWS)
-    alike([attribute_outliers(ours, events, options, seed).contributions for seed in range(N_RUNS)], theirs)
+    options = DrawOptions(N_DRAWS, 24)
+    alike(
+        [attribute_outliers(ours, events, "two_sided", options, seed).contributions for seed in range(N_RUNS)], theirs
+    )
 
 
 def test_intrinsic_contributions_are_dowhys(shapley: Any) -> None:
