@@ -85,9 +85,9 @@ bench-individual-effects: .venv/installed-dev  ## Time many networks at once bes
 bench-response-curves: .venv/installed-dev  ## Time e2b on many segments at once beside a loop (ARGS="--cases 64x500")
 	$(BIN)/python -m benchmarks.response_curves $(ARGS)
 
-.PHONY: study-dwcp
-study-dwcp: .venv/installed-dev  ## Accuracy of the DWCP family beside the classics on simulated panels (ARGS="--n 50")
-	$(BIN)/python -m studies.dwcp $(ARGS)
+.PHONY: horse-race
+horse-race: .venv/installed-dev  ## Who errs least on panels like real ones whose effect is known (ARGS="--n 50")
+	$(BIN)/python -m studies.horse_race $(ARGS)
 
 .PHONY: study-variances
 study-variances: .venv/installed-dev  ## Coverage and power of conditional variances (ARGS="--estimator sdid --n 500")

@@ -13,10 +13,10 @@ import pandas as pd
 from scipy.special import ndtri
 
 from benchmarks.machine import read_rows
+from causal_spark.panel.comparison import log_ratio, rmse
 from causal_spark.panel.types import Floats
 from studies.curve_draws import METHODS, N_GRID, PRIORS, SIZES, make
 from studies.dose_designs import DESIGNS
-from studies.summary import log_ratio, rmse
 
 #: The predecessors that the published claim is about.
 CLASSICS = ("unweighted", "gps", "ebct1", "permutation")

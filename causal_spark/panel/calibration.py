@@ -30,7 +30,8 @@ class Calibration:
     """Untreated outcomes in standard deviations around their mean: additive + interactive + noise.
 
     additive, interactive: (n_units, n_periods); ar: (2,) coefficients; covariance: (n_periods, n_periods) of a row's
-    noise; unit_factors: (n_units, rank) left singular vectors; centre, scale: of the outcome.
+    noise; unit_factors: (n_units, rank) left singular vectors; residual: (n_units, n_periods) noise of the used cells,
+    NaN of others; centre, scale: of the outcome.
     """
 
     additive: Floats
@@ -38,14 +39,18 @@ class Calibration:
     ar: Floats
     covariance: Floats
     unit_factors: Floats
+    residual: Floats
     centre: float
     scale: float
 
-    def draw(self, rng: np.random.Generator, n: int) -> Floats:
-        """(n, n_units, n_periods): drawn untreated outcomes, in units of the outcome."""
+    def draw(self, rng: np.random.Generator, n: int, noise_scale: Floats | float = 1.0) -> Floats:
+        """(n, n_units, n_periods): drawn untreated outcomes, in units of the outcome.
+
+        noise_scale: (n_units, n_periods), by what noise is multiplied.
+        """
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        noise = rng.standard_normal((n, *self.additive.shape)) @ root.T
+        noise = (rng.standard_normal((n, *self.additive.shape)) @ root.T) * noise_scale
         return np.asarray(self.centre + self.scale * (self.additive + self.interactive + noise))
 
     def without(
@@ -84,7 +89,8 @@ def calibrate(outcome: Floats, used: Bools, rank: int = 4) -> Calibration:
     size = float(np.linalg.norm(noise.T @ noise / count))
     correlation = _ar_correlation(ar, outcome.shape[1])
     covariance = correlation * (size / float(np.linalg.norm(correlation)))
-    return Calibration(additive, low_rank - additive, ar, covariance, unit_factors, centre, scale)
+    residual = np.where(used, noise, np.nan)
+    return Calibration(additive, low_rank - additive, ar, covariance, unit_factors, residual, centre, scale)
 
 
 def logit_probabilities(unit_factors: Floats, chosen: Bools) -> Floats:

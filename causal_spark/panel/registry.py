@@ -27,6 +27,7 @@ from causal_spark.panel.placebo import PlaceboOptions, placebo_sets, placebo_var
 from causal_spark.panel.replicates import Replicates, ReplicateSet, Setting
 from causal_spark.panel.sc import ScOptions, sc, sc_cost
 from causal_spark.panel.sdid import SdidOptions, sdid, sdid_cost
+from causal_spark.panel.shaped import dwcp_adaptive_shaped, dwcp_constant_shaped, dwcp_shaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 DWCP_STAGES,
                 pools_periods=True,
                 averages_past=True,
+                shaped=dwcp_shaped,
             ),
             EstimatorDefinition(
                 "dwcp_constant",
@@ -105,6 +107,8 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 draws="dwcp",
                 pools_periods=True,
                 averages_past=True,
+                shaped=dwcp_constant_shaped,
+                reads_treated=True,
             ),
             EstimatorDefinition(
                 "dwcp_adaptive",
@@ -114,6 +118,8 @@ ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
                 lambda _: 320.0,
                 "Average of constant-effect DWCP and synthetic DiD, weighted by how constant effects look.",
                 draws="dwcp",
+                shaped=dwcp_adaptive_shaped,
+                reads_treated=True,
             ),
         )
     }
