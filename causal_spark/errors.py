@@ -126,6 +126,10 @@ class NoEstimatorError(DeclinedError):
     """No estimator is asked for on this group."""
 
 
+class NoEstimateError(DeclinedError):
+    """No simulated panel has an estimate, or no estimate an interval."""
+
+
 class NoTreatedCellsError(DeclinedError):
     """No observed cell is treated, so there is no effect to estimate."""
 

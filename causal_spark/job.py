@@ -36,7 +36,7 @@ from causal_spark.errors import (
     WriteError,
 )
 from causal_spark.lake.locations import Location, folder_address, output_location
-from causal_spark.lake.schemas import FAILURES, RUNS
+from causal_spark.lake.schemas.runs import FAILURES, RUNS
 from causal_spark.lake.tables import ensure_tables, few_rows
 from causal_spark.results import Result
 

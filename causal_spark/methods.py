@@ -9,10 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from causal_spark.engine.panels import VarianceTask
 from causal_spark.engine.tasks import EstimatorTask
 from causal_spark.errors import ConfigError, did_you_mean
-from causal_spark.panel.registry import VARIANCES
+from causal_spark.panel.registry import VARIANCES, VarianceMethod
 
 #: A name, or a mapping with ``name``, options of that method and, for estimators, ``where``.
 Method = str | dict[str, Any]
@@ -115,11 +114,11 @@ def estimator_tasks(
     return tuple(tasks)
 
 
-def variance_tasks(methods: Sequence[Method]) -> tuple[VarianceTask, ...]:
+def variance_tasks(methods: Sequence[Method]) -> tuple[VarianceMethod, ...]:
     """Variance estimators to run, from names or mappings. Raises `ConfigError` naming the entry."""
     tasks = []
     for method in methods:
         name, options, _ = parse_method(method, VARIANCES, "variance")
-        tasks.append(VarianceTask(name, options))
+        tasks.append(VarianceMethod(name, options))
     _once([task.name for task in tasks], "variance")
     return tuple(tasks)

@@ -20,7 +20,7 @@ from causal_spark.engine.run import LocalRun, RunSummary, Scratch, SparkRun, req
 from causal_spark.engine.work import Work
 from causal_spark.errors import ConfigError, LocationError
 from causal_spark.lake.locations import folder_address, output_location
-from causal_spark.lake.schemas import FAILURES
+from causal_spark.lake.schemas.runs import FAILURES
 from causal_spark.methods import checked_run_key
 
 Frame = pd.DataFrame | DataFrame

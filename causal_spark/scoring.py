@@ -19,7 +19,7 @@ from causal_spark.engine.stored_models import costs_by_row_of, covariates_of
 from causal_spark.engine.work import InputColumns
 from causal_spark.errors import ConfigError, InputError, did_you_mean
 from causal_spark.individual_effects import Cost, labelled, split_costs
-from causal_spark.lake.schemas import MODELS
+from causal_spark.lake.schemas.arms import MODELS
 from causal_spark.results import Frame
 
 #: Bytes of models that travel with one pass over the rows.

@@ -89,6 +89,25 @@ def build_panel(rows: pa.Table, memory_limit: int | None = None) -> Panel:
     )
 
 
+def unit_flags(rows: pa.Table, panel: Panel, column: str, role: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(n_units,) units of the panel with a 1 in some row; rows: those the panel was built of.
+
+    Raises `TreatmentValueError` for a value that is neither 0 nor 1 nor missing.
+    """
+    values = np.nan_to_num(_numbers(rows[column]))
+    wrong = ~((values == 0) | (values == 1))
+    if wrong.any():
+        raise TreatmentValueError(
+            f"The {role} is {values[np.flatnonzero(wrong)[0]]:g}; {int(wrong.sum())} rows are neither 0 nor 1.",
+            f"Code the {role} as 1 and 0.",
+        )
+    units, codes = _codes(rows["_unit"], "unit")
+    flagged = np.zeros(len(units), dtype=bool)
+    flagged[codes[values == 1]] = True
+    # Labels are sorted, and the panel has each of them.
+    return flagged[np.searchsorted(units, panel.units)]
+
+
 def _canonical(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The same numbers with one pattern of bits for zero and one for NaN."""
     # Adding zero turns the negative zero into the positive one.

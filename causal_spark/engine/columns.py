@@ -21,6 +21,8 @@ from causal_spark.lake.schemas import KEY_TYPES, group_columns
 COVARIATE = "_covariate_"
 #: Start of the engine's names of nodes of a graph.
 NODE = "_node_"
+#: The engine's name of the policy that simulated treatments go by.
+POLICY = "_policy"
 #: Start of the engine's names of costs of arms.
 COST = "_cost_"
 NUMERIC = ("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INT", "BOOLEAN")
@@ -128,7 +130,7 @@ def _typed(name: str, role: str, kind: str, allowed: Sequence[str], available: M
 
 @dataclass(frozen=True, slots=True)
 class PanelRoles:
-    """Which column of a long panel table plays which role."""
+    """Which column of a long panel table plays which role. policy: of units that simulated treatments go by."""
 
     unit: str
     time: str
@@ -136,11 +138,13 @@ class PanelRoles:
     treatment: str
     groups: Sequence[str] = ()
     covariates: Sequence[str] = ()
+    policy: str | None = None
 
     @property
     def names(self) -> list[str]:
         """Every column used."""
-        return [*self.groups, self.unit, self.time, self.outcome, self.treatment, *self.covariates]
+        policy = [] if self.policy is None else [self.policy]
+        return [*self.groups, self.unit, self.time, self.outcome, self.treatment, *self.covariates, *policy]
 
 
 def panel_columns(data: pd.DataFrame | DataFrame, roles: PanelRoles) -> InputColumns:
@@ -151,13 +155,16 @@ def panel_columns(data: pd.DataFrame | DataFrame, roles: PanelRoles) -> InputCol
     """
     available = _available(data, roles.names)
     groups = _group_columns(roles.groups, available)
-    _numeric({"outcome": [roles.outcome], "treatment": [roles.treatment], "covariate": roles.covariates}, available)
+    policy = [] if roles.policy is None else [roles.policy]
+    numbers = {"outcome": [roles.outcome], "treatment": [roles.treatment], "covariate": roles.covariates}
+    _numeric({**numbers, "policy": policy}, available)
     values = (
         InputColumn("_unit", roles.unit, _typed(roles.unit, "unit", "unit", UNIT_TYPES, available)),
         InputColumn("_time", roles.time, _typed(roles.time, "time", "time", TIME_TYPES, available)),
         InputColumn("_outcome", roles.outcome, "DOUBLE"),
         InputColumn("_treatment", roles.treatment, "DOUBLE"),
         *(InputColumn(f"{COVARIATE}{name}", name, "DOUBLE") for name in roles.covariates),
+        *(InputColumn(POLICY, name, "DOUBLE") for name in policy),
     )
     return InputColumns(groups, values, ("_unit", "_time"))
 

@@ -3,60 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from causal_spark.engine.build_panel import build_panel
-from causal_spark.engine.columns import COVARIATE
 from causal_spark.engine.keys import seed_for
-from causal_spark.engine.memory import GroupMemory, limit_for, panel_memory, panel_too_large
+from causal_spark.engine.panel_groups import Chunks, PanelGroups
 from causal_spark.engine.panel_parts import FailedElsewhereError, PanelParts, replicate_seconds, round_sizes
 from causal_spark.engine.panel_rows import cell_table, effect_row, event_rows, path_rows, variance_row, weight_rows
 from causal_spark.engine.periods import uneven_periods
 from causal_spark.engine.tasks import EstimatorTask, failure_of, wanted_tasks, warning_of
-from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, InputColumns, Part, Piece, RoundSize
+from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, Piece, RoundSize
 from causal_spark.errors import GroupError, SolverError
 from causal_spark.panel.event_study import event_study
 from causal_spark.panel.inference import Details, VarianceEstimate
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
-from causal_spark.panel.replicates import Replicates, ReplicateSet, distinct
-from causal_spark.panel.stages import to_bytes
+from causal_spark.panel.replicates import Replicates
 from causal_spark.panel.summary import summarise, unidentified_cells
 from causal_spark.panel.types import Fit, Panel, PanelSize
 
 Cells = Literal["treated", "all", "none"]
-#: Weights at or below this are left out of ``panel_weights``.
-WEIGHT_FLOOR = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class VarianceTask:
-    """One variance estimator to run on every point estimate."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelWork(PanelGroups):
+    """Point estimates, variances and their tables for one panel."""
 
-    name: str
-    options: Any
-
-
-@dataclass(frozen=True, slots=True)
-class PanelWork:
-    """Point estimates, variances and their tables for one panel; see `causal_spark.engine.work.Work`.
-
-    memory_limit: bytes one task may use, None where no group needs much.
-    """
-
-    columns: InputColumns
-    estimators: tuple[EstimatorTask, ...]
-    variances: tuple[VarianceTask, ...]
-    confidence_level: float
-    seed: int
-    cells: Cells
-    memory_limit: int | None = None
+    cells: Cells = "treated"
 
     job = "panel_effects"
     tables = (
@@ -67,123 +44,42 @@ class PanelWork:
         "panel_weights",
         "tuning_path",
     )
-    measures = ("units", "treated_units", "treated_cells")
-
-    def measure(self, rows: pa.Table) -> tuple[int, ...]:
-        """Units, treated units and treated cells of an ordered slice."""
-        unit = rows["_unit"]
-        treated = pc.fill_null(pc.equal(rows["_treatment"], 1.0), False)
-        treated_units = unit.filter(treated)
-        return pc.count_distinct(unit).as_py(), pc.count_distinct(treated_units).as_py(), len(treated_units)
-
-    def panel_size(self, size: GroupSize) -> PanelSize:
-        """Dimensions of a group's panel; periods as if every unit had a row in each."""
-        counted = size.measures
-        n_periods = -(-size.n_rows // max(counted["units"], 1))
-        return PanelSize(counted["units"], n_periods, counted["treated_units"], counted["treated_cells"])
 
     def cost(self, size: GroupSize) -> Mapping[str, float]:
         """Seconds per estimator that is run on the group, its variances included."""
         panel = self.panel_size(size)
         costs: dict[str, float] = {}
-        fitting = self.memory(size).fitting(self.memory_limit)
-        for task in self.estimators:
-            if task.name not in fitting:
-                continue
+        for task in self.fitting(size):
             definition = ESTIMATORS[task.name]
             costs[task.name] = definition.cost(panel, task.options, True) + sum(
-                replicate_seconds(definition, task.options, one, panel) for one in self._replicate_sets()
+                replicate_seconds(definition, task.options, one, panel) for one in self.replicate_sets()
             )
         return costs
 
-    def within(self, memory_limit: int | None) -> PanelWork:
-        """The same work, knowing what a task may use."""
-        return replace(self, memory_limit=memory_limit)
-
-    def memory(self, size: GroupSize) -> GroupMemory:
-        """Peak bytes to arrange the group's rows and to run each of its estimators."""
-        return self._panel_memory(self.panel_size(size), size.n_rows, size.key)
-
-    def _panel_memory(self, size: PanelSize, n_rows: int, key: Mapping[str, Any]) -> GroupMemory:
-        n_covariates = sum(column.name.startswith(COVARIATE) for column in self.columns.values)
-        held = sum(one.numbers(size) for one in self._replicate_sets()) / max(size.n_units * size.n_periods, 1)
-        arrays = {
-            task.name: ESTIMATORS[task.name].arrays(task.options) + held for task in self.estimators if task.wants(key)
-        }
-        n_cell_rows = {"none": 0, "treated": size.n_treated_cells, "all": n_rows}[self.cells]
-        return panel_memory(size, n_rows, n_covariates, arrays, n_cell_rows)
-
-    def refusal(self, size: GroupSize) -> Failure | None:
-        """Why the group cannot be arranged within the limit; None when it can."""
-        needed = self.memory(size).base
-        if self.memory_limit is None or needed <= self.memory_limit:
-            return None
-        error = panel_too_large(f"Arranging {size.n_rows} rows", needed, self.panel_size(size), self.memory_limit)
-        return failure_of("read", None, error)
-
-    def companions(self, size: GroupSize) -> int:
-        """A panel gains nothing from others beside it."""
-        del size
-        return 1
+    def cell_rows(self, size: PanelSize, n_rows: int) -> int:
+        """Rows of ``panel_cells`` per estimator."""
+        return {"none": 0, "treated": size.n_treated_cells, "all": n_rows}[self.cells]
 
     def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
         """Estimators that can be split on the group, with their rounds."""
-        fitting = self.memory(size).fitting(self.memory_limit)
-        panel = self.panel_size(size)
-        sets = self._replicate_sets()
+        panel, sets = self.panel_size(size), self.replicate_sets()
         found = {
-            task.name: round_sizes(ESTIMATORS[task.name], task.options, sets, panel)
-            for task in self.estimators
-            if task.name in fitting
+            task.name: round_sizes(ESTIMATORS[task.name], task.options, sets, panel) for task in self.fitting(size)
         }
         return {name: sizes for name, sizes in found.items() if sizes}
 
-    def run_part(self, group: Group, done: Sequence[Piece], part: Part) -> Iterator[Piece]:
-        """Chunks of one estimator's round, up to the first that fails, and a piece that says it is over.
-
-        What is wrong before the first chunk is left to `run`, which finds it again and tells it.
-        """
-        started = time.perf_counter()
-        task = next(task for task in self.estimators if task.name == part.estimator)
-        of_fit = True
-        try:
-            panel = build_panel(group.rows, self.memory_limit)
-            self._require_memory(panel, group, task)
-            parts = self._parts(panel, group.group_id, task)
-            of_fit = part.round < parts.n_fit_rounds
-            n_chunks, run = parts.chunks(part.round, done)
-            chunks = _share(n_chunks, part) if not any(piece.failure for piece in done) else []
-        except Exception:  # noqa: BLE001 - one bad group must never fail a job
-            chunks = []
-        for chunk in chunks:
-            content, failure = None, None
-            try:
-                content = to_bytes(run(chunk))
-            except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
-                failure = failure_of("estimate", task.name, error)
-            now = time.perf_counter()
-            yield Piece(task.name, part.round, part.part, chunk, content, failure, now - started)
-            started = now
-            # Replicates of another list may still be of use.
-            if failure is not None and of_fit:
-                break
-        yield Piece(task.name, part.round, part.part, None, None, None, time.perf_counter() - started)
+    def chunks(self, panel: Panel, group: Group, task: EstimatorTask, number: int, done: Sequence[Piece]) -> Chunks:
+        """Chunks of tuning and estimation, or of replicates: of which others may be of use where one failed."""
+        parts = self._parts(panel, group.group_id, task)
+        return Chunks(*parts.chunks(number, done), failing=number < parts.n_fit_rounds)
 
     def _parts(self, panel: Panel, group: str, task: EstimatorTask) -> PanelParts:
         definition, seed = ESTIMATORS[task.name], partial(seed_for, self.seed, group)
-        sets = self._replicate_sets()
+        sets = self.replicate_sets()
         return PanelParts(panel, definition, task.options, sets, self._tuning_seed(group, task), seed)
 
     def _tuning_seed(self, group: str, task: EstimatorTask) -> int:
         return seed_for(self.seed, group, f"tune:{ESTIMATORS[task.name].draws or task.name}")
-
-    def _require_memory(self, panel: Panel, group: Group, task: EstimatorTask) -> None:
-        """Raise `GroupTooLargeError` when the estimator needs more than this task may use."""
-        size = PanelSize.of(panel)
-        needed = self._panel_memory(size, len(group.rows), group.key).estimators[task.name]
-        limit = limit_for(needed, self.memory_limit)
-        if needed > limit:
-            raise panel_too_large(f"Estimator {task.name}", needed, size, limit)
 
     def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
         """All estimators and variances on one panel; what cannot be estimated becomes a failure with a hint."""
@@ -196,7 +92,7 @@ class PanelWork:
             return result
         for task in tasks:
             try:
-                self._require_memory(panel, group, task)
+                self.require_memory(panel, group, task)
             except GroupError as error:
                 result.failures.append(failure_of("estimate", task.name, error))
                 continue
@@ -209,10 +105,6 @@ class PanelWork:
         if uneven is not None and result.tables["panel_effects"]:
             result.failures.append(warning_of("read", None, uneven))
         return result
-
-    def run_bundle(self, groups: Sequence[Group]) -> Sequence[GroupResult]:
-        """One panel after the other."""
-        return [self.run(group) for group in groups]
 
     def _estimate(
         self, panel: Panel, group: str, task: EstimatorTask, pieces: Sequence[Piece], result: GroupResult
@@ -275,7 +167,7 @@ class PanelWork:
         for variance in self.variances:
             try:
                 if replicates is None:
-                    replicates = Replicates(setting, self._replicate_sets(), parts.replicates(setting, done))
+                    replicates = Replicates(setting, self.replicate_sets(), parts.replicates(setting, done))
                 estimate = VARIANCES[variance.name].estimate(setting, variance.options, replicates)
                 if not estimate.att.is_usable:
                     raise SolverError("The standard error is not finite.", "Look for extreme outcomes.")
@@ -296,13 +188,3 @@ class PanelWork:
             cells = mine.cells if details.cells is None else details.cells
             details = Details(details.event_times or mine.event_times, cells)
         return found, details, failures
-
-    def _replicate_sets(self) -> tuple[ReplicateSet, ...]:
-        """Every list of replicates that some variance needs."""
-        return distinct([one for variance in self.variances for one in VARIANCES[variance.name].sets(variance.options)])
-
-
-def _share(n_chunks: int, part: Part) -> list[int]:
-    """Chunks of a part, ascending. Chunks whose cost runs with their number are spread over all parts."""
-    order = np.random.default_rng(n_chunks).permutation(n_chunks)
-    return sorted(order[part.part :: part.n_parts].tolist())

@@ -20,7 +20,8 @@ from causal_spark.errors import TooManyFailuresError
 from causal_spark.lake.contract import Column
 from causal_spark.lake.locations import Location
 from causal_spark.lake.runs import RunRecord, append_run, succeeded_run
-from causal_spark.lake.schemas import FAILURES, group_columns
+from causal_spark.lake.schemas import group_columns
+from causal_spark.lake.schemas.runs import FAILURES
 from causal_spark.lake.tables import Commit, append_tables, few_rows
 
 

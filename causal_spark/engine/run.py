@@ -49,7 +49,8 @@ from causal_spark.engine.stage import (
 )
 from causal_spark.engine.work import Group, GroupSize, Row, Work
 from causal_spark.errors import EmptyInputError
-from causal_spark.lake.schemas import FAILURES, RESERVED_PARTITIONS, TABLES
+from causal_spark.lake.schemas import RESERVED_PARTITIONS, TABLES
+from causal_spark.lake.schemas.runs import FAILURES
 
 log = logging.getLogger("causal_spark")
 

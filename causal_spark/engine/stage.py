@@ -17,7 +17,8 @@ from causal_spark.engine.pack import unpack
 from causal_spark.engine.work import Failure, Group, GroupResult, Row, Work
 from causal_spark.errors import LostGroupError
 from causal_spark.lake.contract import Column
-from causal_spark.lake.schemas import FAILURES, TABLES
+from causal_spark.lake.schemas import TABLES
+from causal_spark.lake.schemas.runs import FAILURES
 
 #: Rows of one table in one staged row; longer tables continue in further rows of the same group.
 PART_ROWS = 20_000

@@ -11,7 +11,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from causal_spark.lake.locations import Location
-from causal_spark.lake.schemas import CONTRACT_VERSION, RUNS
+from causal_spark.lake.schemas import CONTRACT_VERSION
+from causal_spark.lake.schemas.runs import RUNS
 from causal_spark.lake.tables import Commit, append_frames
 
 _SPARK_TYPES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +24,7 @@ from causal_spark.panel.inference import VarianceEstimate
 from causal_spark.panel.jackknife import JackknifeOptions, jackknife_sets, jackknife_variance
 from causal_spark.panel.mc import McOptions, mc, mc_arrays, mc_cost
 from causal_spark.panel.placebo import PlaceboOptions, placebo_sets, placebo_variance
-from causal_spark.panel.replicates import Replicates, ReplicateSet, Setting
+from causal_spark.panel.replicates import Replicates, ReplicateSet, Setting, distinct
 from causal_spark.panel.sc import ScOptions, sc, sc_cost
 from causal_spark.panel.sdid import SdidOptions, sdid, sdid_cost
 from causal_spark.panel.shaped import dwcp_adaptive_shaped, dwcp_constant_shaped, dwcp_shaped
@@ -45,6 +45,14 @@ class VarianceDefinition:
     sets: Callable[[Any], tuple[ReplicateSet, ...]]
     estimate: Callable[[Setting, Any, Replicates], VarianceEstimate]
     description: str
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceMethod:
+    """A variance that is wanted: its name and its options."""
+
+    name: str
+    options: Any
 
 
 ESTIMATORS: Mapping[str, EstimatorDefinition] = MappingProxyType(
@@ -174,3 +182,8 @@ VARIANCES: Mapping[str, VarianceDefinition] = MappingProxyType(
         )
     }
 )
+
+
+def replicate_sets(variances: Sequence[VarianceMethod]) -> tuple[ReplicateSet, ...]:
+    """Every list of replicates that some of these variances needs."""
+    return distinct([one for variance in variances for one in VARIANCES[variance.name].sets(variance.options)])

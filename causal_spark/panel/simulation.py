@@ -79,8 +79,8 @@ class Simulation:
 
     calibration: of (n_units, n_periods) cells. noise_scale: (n_units, n_periods), by what their noise is multiplied in
     draws, ones at first; uneven: the same as noisy as units and periods look, see `noise_scales`. template: the panel
-    that draws are like: cells that are missing there are missing in draws. probability: (n_units,) of being treated, None
-    where ``template.treated`` says who is. n_treated: units at most, n_post: periods.
+    that draws are like: cells that are missing there are missing in draws. probability: (n_units,) of being treated,
+    None where ``template.treated`` says who is. n_treated: units at most, n_post: periods.
     """
 
     calibration: Calibration
@@ -187,7 +187,7 @@ def effect_of_shape(panel: Panel, shape: EffectShape, size: float) -> Floats:
     ``jump`` does so at once, halfway. To any of these a constant may be added.
     """
     effect = np.zeros(panel.outcome.shape)
-    if shape == "constant":
+    if shape == "constant" or not panel.target_cells.any():
         return effect
     since = np.maximum(np.arange(panel.n_periods) - first_treated(panel.treated)[:, None], 0)
     last = max(int(since[panel.treated].max(initial=0)), 1)

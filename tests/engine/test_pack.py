@@ -12,7 +12,7 @@ from tests.frames import ROLES, grouped, long_panel
 
 def work_for(frame: pd.DataFrame, groups: list[str]) -> PanelWork:
     columns = panel_columns(frame, PanelRoles(groups=groups, **ROLES))
-    return PanelWork(columns, (), (), 0.95, 0, "treated")
+    return PanelWork(columns=columns, estimators=(), variances=(), confidence_level=0.95, seed=0)
 
 
 FRAME = grouped(north=long_panel(6, 8, seed=1), south=long_panel(5, 7, seed=2), west=long_panel(4, 9, seed=3))
