@@ -9,6 +9,7 @@ CONFIG := conf/panel_effects.yaml
 CURVES := conf/response_curves.yaml
 EFFECTS := conf/individual_effects.yaml
 CAUSES := conf/root_causes.yaml
+STUDY := conf/estimator_study.yaml
 
 export SPARK_CONF_DIR := $(CURDIR)/conf
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
@@ -32,6 +33,10 @@ help:  ## Print this help
 .PHONY: run
 run: .venv/installed-run  ## Estimate the effects of the example policies on local Spark (CONFIG=... for other data)
 	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) $(JOB) --config $(CONFIG)
+
+.PHONY: run-estimator-study
+run-estimator-study: .venv/installed-run  ## Which estimator and error bar to trust on the example policies (STUDY=... for other data)
+	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/estimator_study.py --config $(STUDY)
 
 .PHONY: run-response-curves
 run-response-curves: .venv/installed-neural  ## The same for response curves, on a cohort of smokers (CURVES=... for other data)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from causal_spark.estimator_study import EstimatorStudy
     from causal_spark.individual_effects import IndividualEffects
     from causal_spark.panel_effects import PanelEffects
     from causal_spark.response_curves import ResponseCurves
@@ -13,9 +14,18 @@ if TYPE_CHECKING:
     from causal_spark.scoring import score
 
 __version__ = "0.1.0"
-__all__ = ["IndividualEffects", "PanelEffects", "ResponseCurves", "RootCauses", "__version__", "score"]
+__all__ = [
+    "EstimatorStudy",
+    "IndividualEffects",
+    "PanelEffects",
+    "ResponseCurves",
+    "RootCauses",
+    "__version__",
+    "score",
+]
 
 _MODULES = {
+    "EstimatorStudy": "estimator_study",
     "IndividualEffects": "individual_effects",
     "PanelEffects": "panel_effects",
     "ResponseCurves": "response_curves",

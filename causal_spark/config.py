@@ -23,10 +23,11 @@ class Strict(BaseModel):
 
 
 class InputConfig(Strict):
-    """Where the input table is."""
+    """Where the input table is, and which of its rows count: those that meet a SQL condition."""
 
     location: str
     format: Format = "delta"
+    where: str | None = None
 
 
 class ColumnsConfig(Strict):

@@ -24,7 +24,7 @@ from causal_spark.engine.memory import SAFE_BYTES, in_gib, memory_limit
 from causal_spark.engine.plan import make_plan, most_parts
 from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
 from causal_spark.engine.run import Scratch, run_on_spark
-from causal_spark.engine.source import EXAMPLE, Source, read_source, write_example
+from causal_spark.engine.source import EXAMPLE, Source, read_source, rows_where, write_example
 from causal_spark.engine.work import GroupSize, Work
 from causal_spark.errors import (
     CausalSparkError,
@@ -157,7 +157,7 @@ def _prepare(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig, output
 
         name = place.removeprefix(EXAMPLE)
         place, file_format = write_example(spark, output, name, load_example(name)).address, "delta"
-    source = read_source(spark, place, file_format, config.columns.rename)
+    source = rows_where(read_source(spark, place, file_format, config.columns.rename), config.input.where)
     source = replace(source, data=job.rows(config, source.data))
     return source, job.work(config, source.data)
 

@@ -40,11 +40,16 @@ def parse_method(
             raise ConfigError(
                 f"{kind.capitalize()} {name!r} has no option {key!r}.", did_you_mean(key, [*fields, *extra])
             )
+    return name, validated(options, settings, f"{kind} {name!r}"), taken
+
+
+def validated(options: Any, settings: Mapping[str, Any], what: str) -> Any:
+    """Options of a class from settings by name. what: whose they are. Raises `ConfigError` for what is not valid."""
     try:
-        return name, TypeAdapter(options).validate_python(settings), taken
+        return TypeAdapter(options).validate_python(settings)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigError(f"Options of {kind} {name!r} are not valid: {'; '.join(lines)}.") from error
+        raise ConfigError(f"Options of {what} are not valid: {'; '.join(lines)}.") from error
 
 
 def _once(names: Sequence[str], kind: str) -> None:

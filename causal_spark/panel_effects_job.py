@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from causal_spark.config import ColumnsConfig, JobConfig, OutputConfig
 from causal_spark.engine.columns import PanelRoles
+from causal_spark.engine.panel_groups import PanelGroups
 from causal_spark.engine.panels import Cells, PanelWork
 from causal_spark.engine.work import GroupSize, Work
 from causal_spark.job import SHOWN, Job, shown
@@ -60,7 +61,8 @@ def _work(config: PanelEffectsConfig, data: DataFrame) -> PanelWork:
     return job.plan_work(data, PanelRoles(**config.columns.model_dump(exclude={"rename"})))
 
 
-def _measures() -> Mapping[str, Column]:
+def panel_measures() -> Mapping[str, Column]:
+    """What works over panels count, see `PanelGroups.measure`."""
     treated = F.col("_treatment") == 1
     return {
         "units": F.countDistinct("_unit"),
@@ -69,8 +71,9 @@ def _measures() -> Mapping[str, Column]:
     }
 
 
-def _sizes(work: Work, size: GroupSize) -> Mapping[str, Any]:
-    panel = cast(PanelWork, work).panel_size(size)
+def panel_sizes(work: Work, size: GroupSize) -> Mapping[str, Any]:
+    """What a dry run shows of a panel."""
+    panel = cast(PanelGroups, work).panel_size(size)
     return {
         "units": panel.n_units,
         "periods": panel.n_periods,
@@ -104,8 +107,8 @@ PANEL_EFFECTS = Job(
     description="Effects of policies on panels, into Delta.",
     config=PanelEffectsConfig,
     work=_work,
-    measures=_measures,
-    sizes=_sizes,
+    measures=panel_measures,
+    sizes=panel_sizes,
     notes=_notes,
     report=_report,
     shown="panel_effects",

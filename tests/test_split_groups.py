@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from causal_spark import PanelEffects, panel_effects, panel_effects_job
 from causal_spark.config import parse_config
-from causal_spark.engine import panel_parts, panels, plan
+from causal_spark.engine import panel_groups, panel_parts, panels, plan
 from causal_spark.engine import run as running
 from causal_spark.job import describe, run_job
 from causal_spark.panel_effects_job import PANEL_EFFECTS, PanelEffectsConfig
@@ -35,7 +35,7 @@ class KilledError(BaseException):
 def test_a_split_run_that_was_killed_goes_on_and_gives_what_a_whole_one_gives(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (panels, panel_effects, panel_effects_job):
+    for module in (panels, panel_groups, panel_effects, panel_effects_job):
         monkeypatch.setattr(module, "ESTIMATORS", with_steps())
     # Groups of 40 units cost 40 seconds each, of which 36 are in rounds: 20, 12, 4.
     monkeypatch.setattr(plan, "PART_SECONDS", 4.0)

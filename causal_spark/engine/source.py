@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -52,6 +52,21 @@ def read_source(spark: SparkSession, location: str, file_format: Format, rename:
             f"It has: {', '.join(columns)}.",
         )
     return Source(source.data.withColumnsRenamed(dict(rename)), place.address, source.version)
+
+
+def rows_where(source: Source, condition: str | None) -> Source:
+    """Rows that meet a SQL condition on the input's columns, all without one. Raises `InputError` for what is none."""
+    if condition is None:
+        return source
+    try:
+        data = source.data.where(condition)
+        # On Connect what is wrong shows only when something is asked for.
+        _ = data.columns
+    except (AnalysisException, ParseException) as error:
+        raise InputError(
+            f"input.where is not valid: {str(error).splitlines()[0]}", "Write a SQL condition on the input's columns."
+        ) from error
+    return replace(source, data=data)
 
 
 def _open(spark: SparkSession, place: Place, file_format: Format) -> Source:

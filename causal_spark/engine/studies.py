@@ -17,7 +17,8 @@ from causal_spark.engine.panel_groups import Chunks, PanelGroups
 from causal_spark.engine.tasks import EstimatorTask, Notice, failure_of, wanted_tasks, warning_of
 from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, Piece, RoundSize, Row
 from causal_spark.errors import NoEstimateError
-from causal_spark.panel.registry import ESTIMATORS
+from causal_spark.panel.registry import ESTIMATORS, VarianceMethod, replicate_sets
+from causal_spark.panel.replicates import ReplicateSet
 from causal_spark.panel.simulation import Simulation, fit_simulation
 from causal_spark.panel.stages import from_bytes
 from causal_spark.panel.study import Study, StudyDraws, StudyOptions, draw_seconds, study_chunks
@@ -35,11 +36,13 @@ from causal_spark.panel.types import Panel, PanelSize
 class StudyWork(PanelGroups):
     """Simulations calibrated to one panel, and what estimators and variances do on them.
 
-    effect: by which power is judged, in units of the outcome; None: what the best estimator detects.
+    effect: by which power is judged, in units of the outcome; None: what the best estimator detects. without_variances:
+    estimators whose variances are not tried.
     """
 
     options: StudyOptions = field(default_factory=StudyOptions)
     effect: float | None = None
+    without_variances: tuple[str, ...] = ()
 
     job = "estimator_study"
     tables = ("estimator_study", "variance_study", "recommendations")
@@ -57,9 +60,9 @@ class StudyWork(PanelGroups):
         return {task.name: self._seconds(task, panel) for task in self.fitting(size)}
 
     def _seconds(self, task: EstimatorTask, size: PanelSize) -> float:
-        options, sets = self.options, self.replicate_sets()
+        options, sets = self.options, self._sets_of(task)
         plain, full = draw_seconds(options, size, ESTIMATORS[task.name], task.options, sets)
-        n_full = options.variance_replicates if sets else 0
+        n_full = options.n_with_variances if sets else 0
         return len(options.designs) * (n_full * full + (options.replicates - n_full) * plain)
 
     def cell_rows(self, size: PanelSize, n_rows: int) -> int:
@@ -69,12 +72,12 @@ class StudyWork(PanelGroups):
 
     def rounds(self, size: GroupSize) -> Mapping[str, Sequence[RoundSize]]:
         """One round: draws depend on nothing but their number."""
-        panel, sets = self.drawn_size(self.panel_size(size)), self.replicate_sets()
+        panel = self.drawn_size(self.panel_size(size))
         return {
             task.name: [
                 RoundSize(
                     self._seconds(task, panel),
-                    len(study_chunks(self.options, panel, ESTIMATORS[task.name], task.options, sets)),
+                    len(study_chunks(self.options, panel, ESTIMATORS[task.name], task.options, self._sets_of(task))),
                 )
             ]
             for task in self.fitting(size)
@@ -95,7 +98,13 @@ class StudyWork(PanelGroups):
 
     def _study(self, simulation: Simulation, group: Group, task: EstimatorTask) -> Study:
         seed = partial(seed_for, self.seed, group.group_id)
-        return Study(simulation, self.options, ESTIMATORS[task.name], task.options, self.variances, seed)
+        return Study(simulation, self.options, ESTIMATORS[task.name], task.options, self._variances_of(task), seed)
+
+    def _variances_of(self, task: EstimatorTask) -> tuple[VarianceMethod, ...]:
+        return () if task.name in self.without_variances else self.variances
+
+    def _sets_of(self, task: EstimatorTask) -> tuple[ReplicateSet, ...]:
+        return replicate_sets(self._variances_of(task))
 
     def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
         """The study of one panel; estimators that give nothing become failures with a hint."""
@@ -180,12 +189,12 @@ class StudyWork(PanelGroups):
                     ]
                 effect = detectable_effect(draws, design) if self.effect is None else self.effect
                 for name, by_design in draws.items():
-                    for variance in self.variances:
+                    for variance in by_design[design].bars:
                         rows["variance_study"] += [
                             {
                                 "design": design,
                                 "estimator": name,
-                                "variance_estimator": variance.name,
+                                "variance_estimator": variance,
                                 "noise_quartile": one.quartile,
                                 "n_replicates": one.n,
                                 "conf_level": self.confidence_level,
@@ -195,7 +204,7 @@ class StudyWork(PanelGroups):
                                 "power_effect": one.effect,
                                 "mean_width": one.mean_width,
                             }
-                            for one in coverages(by_design[design], variance.name, self.confidence_level, effect)
+                            for one in coverages(by_design[design], variance, self.confidence_level, effect)
                         ]
             best = recommend(draws, options.designs, options.effects, self.confidence_level)
             rows["recommendations"] = [

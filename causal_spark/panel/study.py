@@ -37,7 +37,7 @@ class StudyOptions:
     simulation: how panels are drawn. designs: variants of the model, the first of them the one recommendations rest on
     together with ``heteroskedastic`` where that is there. effects: how effects change over time, the first of them
     constant. effect_size: of those that do, in standard deviations of the untreated outcomes, see `effect_of_shape`.
-    replicates: draws per design. variance_replicates: draws of them for which variances are computed.
+    replicates: draws per design. variance_replicates: draws of them for which variances are computed, None: all.
     """
 
     simulation: SimulationOptions = field(default_factory=SimulationOptions)
@@ -45,17 +45,22 @@ class StudyOptions:
     effects: tuple[EffectShape, ...] = ("constant", "ramp")
     effect_size: float = 0.2
     replicates: int = 200
-    variance_replicates: int = 200
+    variance_replicates: int | None = None
 
     def __post_init__(self) -> None:
         if not self.designs or len(set(self.designs)) < len(self.designs):
             raise ValueError("designs must be there, each once.")
         if len(set(self.effects)) < len(self.effects) or self.effects[:1] != ("constant",):
             raise ValueError("effects must start with constant, and have each once.")
-        if self.replicates < 2 or not 0 <= self.variance_replicates <= self.replicates:
+        if self.replicates < 2 or not 0 <= self.n_with_variances <= self.replicates:
             raise ValueError("replicates must be at least 2, and variance_replicates no more than that.")
         if not 0.0 < self.effect_size < math.inf:
             raise ValueError("effect_size must be positive.")
+
+    @property
+    def n_with_variances(self) -> int:
+        """Draws for which variances are computed."""
+        return self.replicates if self.variance_replicates is None else self.variance_replicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,7 @@ def study_chunks(
 ) -> list[Chunk]:
     """Chunks of a study's draws; size: of the panels drawn."""
     plain, full = draw_seconds(options, size, definition, estimator_options, sets)
-    n_full = options.variance_replicates if sets else 0
+    n_full = options.n_with_variances if sets else 0
     chunks = []
     for design in options.designs:
         for start, stop, seconds, with_variances in (

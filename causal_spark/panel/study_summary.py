@@ -121,7 +121,8 @@ def recommend(
     The estimator has the smallest RMSE in the geometric mean over effects and those designs that are like the panel. Of
     those that miss it by no more than two Monte Carlo errors, one with an interval that can be trusted is preferred:
     one that covers as it should in all draws and in every quarter of them, or falls short by at most .02 or two Monte
-    Carlo errors. Of several such variances the most powerful is taken. Raises ValueError without any estimate.
+    Carlo errors. Of several such variances the most powerful is taken among those whose worst coverage is about as good
+    as the best one's. Raises ValueError without any estimate.
     """
     judged = [design for design in designs if design in _LIKE_THE_PANEL] or list(designs)
     scores = _scores(draws, judged, effects)
@@ -149,7 +150,7 @@ class _Variance:
 
 
 def _best_variance(draws: StudyDraws, level: float, effect: float) -> _Variance | None:
-    """The most powerful of those that can be trusted; without one that which falls short least."""
+    """One that can be trusted; without any that which falls short least."""
     found = []
     for name in draws.bars:
         parts = coverages(draws, name, level, effect)
@@ -161,9 +162,16 @@ def _best_variance(draws: StudyDraws, level: float, effect: float) -> _Variance 
     if not found:
         return None
     trusted = [one for one in found if one.trusted]
-    if trusted:
-        return max(trusted, key=lambda one: one.overall.power)
-    return max(found, key=lambda one: one.worst.coverage)
+    if not trusted:
+        return max(found, key=lambda one: one.worst.coverage)
+    # Intervals that cover too little have more power: only those that cover about as well as the best are compared.
+    least = max(_fallen_short(one, level) for one in trusted)
+    alike = [one for one in trusted if _fallen_short(one, level) >= least - one.worst.coverage_mc_error]
+    return max(alike, key=lambda one: one.overall.power)
+
+
+def _fallen_short(one: _Variance, level: float) -> float:
+    return min(one.worst.coverage - level, 0.0)
 
 
 def _scores(

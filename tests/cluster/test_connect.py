@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from causal_spark import PanelEffects, panel_effects
-from causal_spark.engine import panels
+from causal_spark.engine import panel_groups, panels
 from tests.engine.steps import with_steps
 from tests.frames import ROLES, grouped, long_panel
 
@@ -25,7 +25,7 @@ import json, sys
 import pandas as pd
 from pyspark.sql import SparkSession
 from causal_spark import IndividualEffects, PanelEffects, RootCauses, panel_effects, score
-from causal_spark.engine import panels, plan
+from causal_spark.engine import panel_groups, panels, plan
 from causal_spark.engine.node_frames import by_condition
 from causal_spark.errors import ConfigError
 from tests.arm_frames import ROLES as ARMS, S_LEARNER, customers
@@ -33,7 +33,7 @@ from tests.engine.steps import with_steps
 from tests.node_frames import QUICK, incidents, services
 
 # One estimator is split: on every group, as each costs 12 seconds by its own account.
-panels.ESTIMATORS = panel_effects.ESTIMATORS = with_steps()
+panels.ESTIMATORS = panel_groups.ESTIMATORS = panel_effects.ESTIMATORS = with_steps()
 plan.SPLIT_SECONDS = plan.PART_SECONDS = 2.0
 folder, rows, roles = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 spark = SparkSession.builder.remote("local[2]").getOrCreate()
@@ -112,7 +112,7 @@ def test_fit_and_write_give_on_connect_what_they_give_in_process(
         "n_groups": 3,
         "rounds": 5,
     }
-    for module in (panels, panel_effects):
+    for module in (panels, panel_groups, panel_effects):
         monkeypatch.setattr(module, "ESTIMATORS", with_steps())
     wanted = PanelEffects(["did", "sdid", "steps"], seed=3).fit(FRAME, groups=["region"], **ROLES).effects
     found = pd.read_parquet(tmp_path / "effects.parquet").sort_values(["group_id", "estimator"], ignore_index=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from causal_spark import PanelEffects
 from causal_spark.engine.columns import PanelRoles, select_pandas
 from causal_spark.engine.pack import pack
+from causal_spark.engine.panel_groups import PanelGroups
 from causal_spark.engine.panels import PanelWork
 from causal_spark.engine.rounds import run_finishing, run_parts
 from causal_spark.engine.stage import run_packed
@@ -28,7 +29,7 @@ def work_for(
 def without_seconds(batches: list[pa.RecordBatch]) -> list[dict[str, Any]]:
     rows = pa.Table.from_batches(batches).drop_columns("_seconds").to_pylist()
     for row in rows:
-        for effect in row["_panel_effects"]:
+        for effect in row.get("_panel_effects", ()):
             assert effect.pop("seconds") >= 0
     return rows
 
@@ -58,7 +59,7 @@ FAILURE_FIELDS = ("stage", "estimator", "kind", "error_class", "message", "hint"
 
 
 def split(
-    frame: pd.DataFrame, work: PanelWork, n_parts: int, n_rounds: int = 3, lose: Any = None, name: str = "steps"
+    frame: pd.DataFrame, work: PanelGroups, n_parts: int, n_rounds: int = 3, lose: Any = None, name: str = "steps"
 ) -> list[Any]:
     """What becomes of one group when its rounds run as tasks."""
     packed = list(pack(select_pandas(frame, work.columns).to_batches(), work))
@@ -73,6 +74,6 @@ def split(
     return without_seconds(list(run_finishing(sent(packed, pieces, {}), work)))
 
 
-def whole(frame: pd.DataFrame, work: PanelWork) -> list[Any]:
+def whole(frame: pd.DataFrame, work: PanelGroups) -> list[Any]:
     packed = pack(select_pandas(frame, work.columns).to_batches(), work)
     return without_seconds(list(run_packed(packed, work)))

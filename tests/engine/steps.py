@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from causal_spark.engine import panels
+from causal_spark.engine import panel_groups, panels
 from causal_spark.errors import NoTreatedCellsError, UnsupportedPatternError
 from causal_spark.panel.registry import ESTIMATORS, EstimatorDefinition
 from causal_spark.panel.stages import Arrays, StagedDefinition, run_in_process
@@ -29,7 +29,7 @@ class StepsOptions:
 
 
 def _received(*arguments: Any) -> StepsOptions:
-    panels.ESTIMATORS = with_steps()
+    panels.ESTIMATORS = panel_groups.ESTIMATORS = with_steps()
     return StepsOptions(*arguments)
 
 

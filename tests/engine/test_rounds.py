@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from causal_spark import panel_effects
-from causal_spark.engine import panels, plan
+from causal_spark.engine import panel_groups, panels, plan
 from causal_spark.engine.columns import select_pandas
 from causal_spark.engine.pack import pack
 from causal_spark.engine.rounds import run_finishing, run_parts
@@ -25,8 +25,8 @@ from tests.panel.panels import block_panel
 
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(panels, "ESTIMATORS", with_steps())
-    monkeypatch.setattr(panel_effects, "ESTIMATORS", with_steps())
+    for module in (panels, panel_groups, panel_effects):
+        monkeypatch.setattr(module, "ESTIMATORS", with_steps())
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 40])
@@ -117,7 +117,7 @@ def test_seconds_are_those_of_all_tasks() -> None:
 
 
 def test_a_part_is_one_share_of_the_chunks() -> None:
-    shares = [panels._share(23, Part("g", "steps", 0, k, 5, k)) for k in range(5)]
+    shares = [panel_groups._share(23, Part("g", "steps", 0, k, 5, k)) for k in range(5)]
     assert sorted(chunk for share in shares for chunk in share) == list(range(23))
     assert {len(share) for share in shares} == {4, 5}
     assert all(share == sorted(share) for share in shares)
