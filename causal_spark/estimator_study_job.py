@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from causal_spark.config import JobConfig
 from causal_spark.engine.columns import PanelRoles
@@ -18,6 +19,9 @@ from causal_spark.methods import Method, estimator_tasks, method_name, variance_
 from causal_spark.panel.registry import ESTIMATORS
 from causal_spark.panel_effects import CLASSIC_ESTIMATORS
 from causal_spark.panel_effects_job import PanelColumnsConfig, panel_measures, panel_sizes
+
+#: Places of a design that are printed.
+_SHOWN_PLACES = 3
 
 
 class StudyColumnsConfig(PanelColumnsConfig):
@@ -88,7 +92,8 @@ def _report(table: Callable[[str], DataFrame]) -> str:
         lines.append(f"  {name + ': ' if name else ''}{row['reason']}")
     study = table("estimator_study")
     rows = (
-        study.orderBy(*keys, "design", "effect_shape", "place")
+        study.where(F.col("place") <= _SHOWN_PLACES)
+        .orderBy(*keys, "design", "effect_shape", "place")
         .select(*keys, "design", "effect_shape", "estimator", "rmse", "rmse_mc_error", "normalised_rmse", "place")
         .limit(SHOWN + 1)
         .toPandas()

@@ -99,6 +99,9 @@ def stored(draws: str) -> pd.DataFrame:
 
 def open_tasks(arguments: argparse.Namespace) -> list[Task]:
     """Draws that are not stored yet, designs in turn, so that a run cut short has as many of each."""
+    for design in arguments.designs:
+        for name in arguments.estimators:
+            _mend(store_of(arguments.draws, design, name))
     cells = [(design, name) for design in arguments.designs for name in arguments.estimators]
     done: dict[tuple[str, str], set[int]] = {cell: set() for cell in cells}
     known = stored(arguments.draws)
@@ -111,6 +114,14 @@ def open_tasks(arguments: argparse.Namespace) -> list[Task]:
         batches = missing_batches(mine, n, lambda cell: _BATCH.get(cell[1], 1))
         tasks += [Task(arguments.draws, *cell, numbers) for cell, numbers in batches]
     return tasks
+
+
+def _mend(path: Path) -> None:
+    """Drop the last row of a file if a run was killed while it was written."""
+    if path.is_file():
+        whole, _, cut = path.read_text(encoding="utf-8").rpartition("\n")
+        if cut:
+            path.write_text(f"{whole}\n", encoding="utf-8")
 
 
 def arguments_of(given: Sequence[str]) -> argparse.Namespace:

@@ -138,6 +138,8 @@ def recommend(
     parts = [_said_of_estimator(chosen, scores, accuracies(draws, judged[0], effects[0]))]
     parts += _said_of_effects(chosen, draws, judged[0], effects)
     parts += [_said_of_variance(choice, level)]
+    if choice is None:
+        parts += _said_of_others(draws, where, list(scores), level, power_against)
     return Recommendation(chosen, None if choice is None else choice.name, "; ".join(parts) + ".")
 
 
@@ -228,6 +230,16 @@ def _said_of_effects(name: str, draws: Draws, design: ModelVariant, effects: Seq
         own = accuracies(draws, design, effect)[name]
         said.append(f"if effects change ({effect}) {_digits(own.rmse)}, place {own.place}")
     return said
+
+
+def _said_of_others(draws: Draws, design: ModelVariant, names: Sequence[str], level: float, effect: float) -> list[str]:
+    """The best of those that have an interval. names: the best first."""
+    for name in names:
+        choice = _best_variance(draws[name][design], level, effect)
+        if choice is not None:
+            own = accuracies(draws, design, "constant")[name]
+            return [f"the best with one is {name}: RMSE {_digits(own.rmse)}, {_said_of_variance(choice, level)}"]
+    return []
 
 
 def _said_of_variance(choice: _Variance | None, level: float) -> str:

@@ -23,6 +23,11 @@ CONTRACT = {
     "panel_cells": "estimator unit time treated outcome counterfactual effect std_error",
     "panel_weights": "estimator kind label weight",
     "tuning_path": "estimator step lambda_time lambda_unit lambda_nn criterion",
+    "estimator_study": "design effect_shape estimator n_replicates rmse rmse_mc_error bias bias_mc_error "
+    "normalised_rmse normalised_rmse_mc_error place best_or_tied",
+    "variance_study": "design estimator variance_estimator noise_quartile n_replicates conf_level coverage "
+    "coverage_mc_error power power_effect mean_width",
+    "recommendations": "estimator variance_estimator reason",
     "response_curves": "estimator dose estimate slope std_error slope_std_error conf_low conf_high conf_level "
     "n_replicates expected_bias",
     "balance": "estimator covariate moment correlation_before correlation_after effective_sample_size",

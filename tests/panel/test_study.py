@@ -198,6 +198,9 @@ def test_of_equals_one_whose_interval_holds_is_preferred() -> None:
     alone = recommend({"narrow": draws["narrow"]}, ("calibrated",), ("constant",), 0.95)
     assert "no interval covers 95%" in alone.reason
     assert recommend({"bare": draws["bare"]}, ("calibrated",), ("constant",), 0.95).variance is None
+    without = recommend({"bare": made(0.5 * one), "other": made(one, 1.0)}, ("calibrated",), ("constant",), 0.95)
+    assert (without.estimator, without.variance) == ("bare", None)
+    assert "no interval was tried; the best with one is other: RMSE" in without.reason
 
 
 def test_who_fails_where_effects_change_is_not_recommended_for_them() -> None:
