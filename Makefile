@@ -70,6 +70,10 @@ bench-dwcp: .venv/installed-dev .venv-bench/installed  ## Time DWCP beside other
 bench-throughput: .venv/installed-dev  ## Time many panels through the job beside a plain loop (ARGS="--panels 1 60 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.throughput $(ARGS)
 
+.PHONY: bench-estimator-study
+bench-estimator-study: .venv/installed-dev  ## Time the estimator study on one core and on two (ARGS="--panels 4 --draws 200")
+	@$(WITH_JAVA) $(BIN)/python -m benchmarks.estimator_study $(ARGS)
+
 .PHONY: bench-root-causes
 bench-root-causes: .venv/installed-dev  ## Time root causes beside DoWhy (ARGS="--segments 500 --no-peers")
 	$(BIN)/python -m benchmarks.root_causes $(ARGS)
@@ -128,6 +132,7 @@ pictures: .venv/installed-dev  ## Draw the pictures of docs/ anew
 	$(BIN)/python docs/draw_response_curves.py
 	$(BIN)/python docs/draw_individual_effects.py
 	$(BIN)/python docs/draw_root_causes.py
+	$(BIN)/python docs/draw_estimator_study.py
 
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types

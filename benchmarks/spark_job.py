@@ -1,4 +1,4 @@
-"""Runs jobs/panel_effects.py through spark-submit on local cores and watches it: time line, peak memory."""
+"""Runs a panel job through spark-submit on local cores and watches it: time line, peak memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from benchmarks.machine import ROOT, cpu_seconds, stat_fields
 
 SUBMIT = [str(ROOT / ".venv" / "bin" / "spark-submit"), "--conf", "spark.jars.packages="]
-JOB = str(ROOT / "jobs" / "panel_effects.py")
 _PACKED = re.compile(r"\d+ groups, \d+ rows; \d+ waves")
 _WAVE = re.compile(r"wave \d+/\d+:")
 _SAMPLE_SECONDS = 0.25
@@ -79,10 +79,13 @@ def run_job(
     estimators: Sequence[str | Mapping[str, object]],
     cores: int,
     fresh: bool = True,
+    job: str = "panel_effects",
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> JobRun:
-    """Run the job on a Parquet input, without variances, into Delta tables that are new or, if not ``fresh``, there.
+    """Run a job on a Parquet input, without variances, into Delta tables that are new or, if not ``fresh``, there.
 
-    Columns of the input: groups, unit, period, outcome, treated. Raises RuntimeError with the job's words on failure.
+    Columns of the input: groups, unit, period, outcome, treated. more: keys of the configuration. Raises RuntimeError
+    with the job's words on failure.
     """
     from deltalake import DeltaTable
 
@@ -96,12 +99,13 @@ def run_job(
         "variances": [],
         "seed": 1,
         "output": {"location": str(tables)},
+        **more,
     }
     path = folder / "job.yaml"
     # JSON is YAML.
     path.write_text(json.dumps(config))
     submitted = time.time()
-    run = submit([JOB, "--config", str(path), "--force"], cores)
+    run = submit([str(ROOT / "jobs" / f"{job}.py"), "--config", str(path), "--force"], cores)
     started = DeltaTable(str(tables / "runs")).to_pandas()["started_at"].max()
     run.ready = started.timestamp() - submitted
     return run

@@ -11,6 +11,7 @@ from causal_spark.dose_response.registry import WEIGHTINGS
 from causal_spark.dose_response.second_stage import StageOptions
 from causal_spark.multi_treatment.registry import ESTIMATORS as EFFECTS
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
+from causal_spark.panel.simulation import Assignment, EffectShape, ModelVariant, SimulationOptions
 from causal_spark.panel.tuning import LAMBDA_NN_FLOOR
 from causal_spark.root_cause.analysis import functional_of
 from causal_spark.root_cause.components import KNOTS
@@ -22,10 +23,11 @@ TEXT = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
 VARIANCES_TEXT = (ROOT / "docs" / "variances.md").read_text(encoding="utf-8")
 CURVES_TEXT = (ROOT / "docs" / "response_curves.md").read_text(encoding="utf-8")
 EFFECTS_TEXT = (ROOT / "docs" / "individual_effects.md").read_text(encoding="utf-8")
+STUDY_TEXT = (ROOT / "docs" / "estimator_study.md").read_text(encoding="utf-8")
 CAUSES_TEXT = (ROOT / "docs" / "root_causes.md").read_text(encoding="utf-8")
 PAGES = (TEXT, VARIANCES_TEXT, CURVES_TEXT, EFFECTS_TEXT)
 #: With those that no registry goes with.
-ALL_PAGES = "".join((*PAGES, CAUSES_TEXT))
+ALL_PAGES = "".join((*PAGES, CAUSES_TEXT, STUDY_TEXT))
 REGISTRIES = (ESTIMATORS, VARIANCES, WEIGHTINGS, EFFECTS)
 METHODS = {**ESTIMATORS, **VARIANCES, **WEIGHTINGS, **EFFECTS}
 
@@ -125,3 +127,10 @@ def test_every_functional_and_tail_of_root_causes_is_documented() -> None:
     assert f"tail: {', '.join(get_args(Tail))}" in CAUSES_TEXT
     assert all(f"`{kind}`" in CAUSES_TEXT for kind in get_args(MechanismKind))
     assert f"{', '.join(map(str, KNOTS[:2]))} or {KNOTS[2]} knots" in CAUSES_TEXT
+
+
+def test_every_way_to_simulate_is_documented() -> None:
+    for names in (get_args(Assignment), get_args(ModelVariant), get_args(EffectShape)):
+        assert all(f"`{name}`" in STUDY_TEXT for name in names)
+    stated = {field.name for field in dataclasses.fields(SimulationOptions)} - {"rank"}
+    assert all(name in STUDY_TEXT for name in stated)
