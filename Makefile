@@ -51,12 +51,12 @@ run-root-causes: .venv/installed-run  ## The same for root causes, on delays of 
 	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/root_causes.py --config $(CAUSES)
 
 .PHONY: test
-test: .venv/installed-dev  ## Run all tests but those that start servers (ARGS=... for pytest)
-	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "not cluster" $(ARGS)
+test: .venv/installed-dev  ## Run all tests but those of make test-cluster (ARGS=... for pytest)
+	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "not cluster and not reruns" -n 2 --dist loadfile $(ARGS)
 
 .PHONY: test-cluster
-test-cluster: .venv/installed-dev  ## Run the tests that start a Spark cluster and a Spark Connect server
-	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m cluster $(ARGS)
+test-cluster: .venv/installed-dev  ## Run the tests that start a cluster or a Connect server, and of jobs killed and run again
+	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "cluster or reruns" $(ARGS)
 
 .PHONY: bench
 bench: .venv/installed-dev .venv-bench/installed  ## Time single fits beside other packages (ARGS="--sizes 50x40 --runs 3")

@@ -30,6 +30,7 @@ EXTRAS = {
         "matplotlib>=3.9",  # figures of results
     ],
     "dev": [
+        "pytest-xdist>=3.8",  # the tests on two cores at once
         "pytest>=9",  # runs the tests
         "hypothesis>=6.150",  # properties: scale, shift and order of rows change nothing
         "ruff>=0.17,<0.18",  # lint and format; a new minor version formats differently

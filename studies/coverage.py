@@ -13,7 +13,6 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,14 @@ import pandas as pd
 
 from benchmarks.machine import SINGLE_THREAD, append_rows, origin, read_rows
 from causal_spark.errors import GroupError
-from causal_spark.panel.calibration import Calibration, calibrate, draw_treated, logit_probabilities
 from causal_spark.panel.inference import interval
 from causal_spark.panel.jackknife import JackknifeOptions
 from causal_spark.panel.registry import ESTIMATORS, VARIANCES
 from causal_spark.panel.replicates import Replicates, Setting
+from causal_spark.panel.simulation import Assignment, Simulation, SimulationOptions, fit_simulation
 from causal_spark.panel.summary import att
-from causal_spark.panel.types import Floats, Panel
-from studies.designs import seed_of
+from causal_spark.panel.types import Panel
+from studies.designs import observed_panel, seed_of
 from studies.runner import reported, run_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,20 +42,18 @@ _PUBLISHED_DRAWS = 400
 STUDY_SEED = 20261126
 NAMES = ("did", "sc", "sdid", "difp")
 _LEVEL = 0.95
-# With equal probabilities a draw has ten treated units all but always, see `studies.designs`.
-_EQUAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class CoverageDesign:
     """A row of the published table.
 
-    data, outcome: the panel; policy: column that treated units are drawn like, None for equal probabilities.
+    source, outcome: the panel; policy: column that treated units are drawn like, None for equal probabilities.
     n_treated, n_post: units treated at most, and periods. n_units: units drawn from the panel's with replacement, None
     for the panel's own.
     """
 
-    data: str
+    source: str
     outcome: str
     policy: str | None
     n_treated: int = 10
@@ -64,8 +61,8 @@ class CoverageDesign:
     n_units: int | None = None
 
 
-_BASELINE = CoverageDesign("CPS", "log_wage", "min_wage")
-_PENN = CoverageDesign("PENN", "log_gdp", "dem")
+_BASELINE = CoverageDesign("cps_placebo", "log_wage", "min_wage")
+_PENN = CoverageDesign("pwt_placebo", "log_gdp", "dem")
 #: By the table's names of rows.
 DESIGNS = {
     "baseline": _BASELINE,
@@ -101,31 +98,22 @@ class Task:
 
 
 @cache
-def model_of(data: str, outcome: str, policy: str | None) -> tuple[Calibration, Floats]:
-    """The model fitted to a panel of synthdid-py's, and each unit's probability of being treated."""
-    with resources.as_file(resources.files("synthdid") / "data" / f"{data}.csv") as path:
-        table = pd.read_csv(path, sep=";", true_values=["TRUE"], false_values=["FALSE"])
-    unit = "state" if data == "CPS" else "country"
-    wide = table.pivot_table(index=unit, columns="year", values=outcome)
-    calibration = calibrate(wide.to_numpy(np.float64), np.isfinite(wide.to_numpy()))
-    if policy is None:
-        return calibration, np.full(len(wide), _EQUAL)
-    having = table.groupby(unit)[policy].max().reindex(wide.index).to_numpy() > 0
-    return calibration, logit_probabilities(calibration.unit_factors, having)
+def model_of(design: CoverageDesign) -> Simulation:
+    """The model fitted to a panel, and who is treated."""
+    panel, having = observed_panel(design.source, design.outcome, design.policy)
+    assignment: Assignment = "uniform" if design.policy is None else "factors"
+    options = SimulationOptions(assignment, treated_units=design.n_treated, treated_periods=design.n_post)
+    return fit_simulation(panel, options, having)
 
 
 def draw(design: CoverageDesign, seed: int) -> Panel:
     """One panel without an effect, outcomes in standard deviations of the design's panel."""
-    calibration, probability = model_of(design.data, design.outcome, design.policy)
-    rng = np.random.default_rng(seed)
-    if design.n_units is not None:
-        rows = rng.integers(0, probability.size, size=design.n_units)
-        additive, interactive = calibration.additive[rows], calibration.interactive[rows]
-        calibration, probability = replace(calibration, additive=additive, interactive=interactive), probability[rows]
-    outcome = (calibration.draw(rng, 1)[0] - calibration.centre) / calibration.scale
-    treated = np.zeros(outcome.shape, dtype=bool)
-    treated[draw_treated(probability, design.n_treated, rng), -design.n_post :] = True
-    return Panel(outcome, treated, np.ones_like(treated), np.arange(outcome.shape[0]), np.arange(outcome.shape[1]))
+    if design.n_units is None:
+        return model_of(design).draw(seed).panel
+    # As many units may be treated as the panel itself would have left.
+    model = model_of(replace(design, n_treated=1))
+    units = np.random.default_rng([seed, 1]).integers(0, model.template.n_units, size=design.n_units)
+    return replace(model.of_units(units), n_treated=design.n_treated).draw(seed).panel
 
 
 def run(task: Task) -> list[dict[str, object]]:

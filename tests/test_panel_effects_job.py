@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,58 +14,34 @@ import pandas as pd
 import pytest
 import yaml
 from deltalake import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from causal_spark import PanelEffects
-from causal_spark.config import parse_config
-from causal_spark.engine import run as running
 from causal_spark.engine.panels import PanelWork
-from causal_spark.errors import EmptyInputError, InputError, TableShapeError, TooManyFailuresError, WriteError
+from causal_spark.errors import EmptyInputError, InputError
 from causal_spark.job import describe, report, run_job
-from causal_spark.lake import tables as lake_tables
-from causal_spark.lake.locations import output_location
-from causal_spark.lake.runs import visible_run_ids
-from causal_spark.lake.schemas import TABLES, group_columns
-from causal_spark.panel_effects_job import PANEL_EFFECTS, PanelEffectsConfig
+from causal_spark.panel_effects_job import PANEL_EFFECTS
 from tests.frames import ROLES, grouped, long_panel, messy_panels
+from tests.panel_jobs import FRAME, config_for, read, save
 from tests.written import assert_declared, assert_read_alike
 
 pytestmark = pytest.mark.spark
-FRAME = grouped(north=long_panel(seed=1), south=long_panel(seed=2))
 ROOT = Path(__file__).parent.parent
 WRITTEN = ("runs", "failures", *PanelWork.tables)
 
 
-def config_for(folder: Path, **changes: Any) -> PanelEffectsConfig:
-    tree: dict[str, Any] = {
-        "input": {"location": str(folder / "input")},
-        "columns": ROLES | {"groups": ["region"]},
-        "estimators": ["did", "sdid"],
-        "output": {"location": str(folder / "out")},
-    }
-    return parse_config(PanelEffectsConfig, tree | changes)
-
-
-def save(spark: SparkSession, frame: pd.DataFrame, folder: Path, file_format: str = "delta") -> None:
-    rows = spark.createDataFrame(frame)
-    rows.write.format(file_format).mode("overwrite").option("header", "true").option("overwriteSchema", "true").save(
-        str(folder / "input")
-    )
-
-
-def read(spark: SparkSession, folder: Path, name: str) -> DataFrame:
-    return spark.read.format("delta").load(str(folder / "out" / name))
-
-
-def visible(spark: SparkSession, folder: Path, name: str) -> pd.DataFrame:
-    location = output_location(str(folder / "out"))
-    return read(spark, folder, name).join(visible_run_ids(spark, location), "run_id").toPandas()
+@pytest.fixture(scope="module")
+def kept(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the input, not to be written to."""
+    folder = tmp_path_factory.mktemp("kept")
+    save(spark, FRAME, folder)
+    return folder
 
 
 @pytest.fixture
-def folder(spark: SparkSession, tmp_path: Path) -> Path:
-    save(spark, FRAME, tmp_path)
+def folder(kept: Path, tmp_path: Path) -> Path:
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -137,176 +112,6 @@ def test_warnings_are_told_from_failures_in_report_and_documented_queries(spark:
     assert (run["n_succeeded"], run["n_declined"], run["n_failed"]) == (2, 1, 0)
 
 
-def test_a_rerun_is_a_no_op_that_says_so_and_force_makes_a_new_attempt(spark: SparkSession, folder: Path) -> None:
-    config = config_for(folder)
-    first = run_job(spark, PANEL_EFFECTS, config)
-    again = run_job(spark, PANEL_EFFECTS, config)
-    assert (again.new, again.run_id) == (False, first.run_id)
-    assert "already there" in report(spark, PANEL_EFFECTS, again)
-    assert read(spark, folder, "panel_effects").count() == 4
-    forced = run_job(spark, PANEL_EFFECTS, config, force=True)
-    assert forced.new
-    assert read(spark, folder, "panel_effects").count() == 8
-    assert set(visible(spark, folder, "panel_effects")["run_id"]) == {forced.run_id}
-
-
-def test_what_changed_in_input_configuration_or_code_is_run_again(
-    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = [
-        run_job(spark, PANEL_EFFECTS, config_for(folder)),
-        run_job(spark, PANEL_EFFECTS, config_for(folder, seed=9)),
-    ]
-    save(spark, FRAME.assign(y=FRAME["y"] * 2), folder)
-    runs.append(run_job(spark, PANEL_EFFECTS, config_for(folder)))
-    monkeypatch.setattr("causal_spark.engine.publish.code_version", lambda: "corrected")
-    runs.append(run_job(spark, PANEL_EFFECTS, config_for(folder)))
-    assert all(run.new for run in runs)
-    assert len({run.run_key for run in runs}) == 4
-
-
-def test_the_users_own_run_key_decides_and_is_never_a_path(spark: SparkSession, folder: Path) -> None:
-    other = folder / "out" / "kept"
-    other.mkdir(parents=True)
-    first = run_job(spark, PANEL_EFFECTS, config_for(folder, run_key=".."))
-    second = run_job(spark, PANEL_EFFECTS, config_for(folder, run_key="..", seed=9))
-    assert (first.run_key, second.new) == ("..", False)
-    assert other.exists()
-
-
-@pytest.mark.parametrize("file_format", ["parquet", "csv"])
-def test_files_without_versions_are_known_by_their_listing(
-    spark: SparkSession, tmp_path: Path, file_format: str
-) -> None:
-    save(spark, FRAME, tmp_path, file_format)
-    config = config_for(tmp_path, input={"location": str(tmp_path / "input"), "format": file_format})
-    assert run_job(spark, PANEL_EFFECTS, config).new
-    assert not run_job(spark, PANEL_EFFECTS, config).new
-    save(spark, FRAME.assign(y=FRAME["y"] + 1), tmp_path, file_format)
-    assert run_job(spark, PANEL_EFFECTS, config).new
-
-
-def test_views_are_known_by_their_content(spark: SparkSession, tmp_path: Path) -> None:
-    spark.sql("CREATE SCHEMA IF NOT EXISTS raw")
-    spark.createDataFrame(FRAME).write.mode("overwrite").format("parquet").saveAsTable("raw.panels")
-    config = config_for(tmp_path, input={"location": "raw.panels"})
-    assert run_job(spark, PANEL_EFFECTS, config).new
-    assert not run_job(spark, PANEL_EFFECTS, config).new
-
-
-def test_a_catalog_schema_takes_the_tables(spark: SparkSession, folder: Path) -> None:
-    spark.sql("CREATE SCHEMA IF NOT EXISTS effects_out")
-    output = {"location": "spark_catalog.effects_out", "work_location": str(folder / "work")}
-    written = run_job(spark, PANEL_EFFECTS, config_for(folder, output=output))
-    assert spark.table("effects_out.panel_effects").count() == 4
-    assert not run_job(spark, PANEL_EFFECTS, config_for(folder, output=output)).new
-    assert "did" in report(spark, PANEL_EFFECTS, written)
-
-
-class KilledError(BaseException):
-    """Stands for a process that is gone: nothing in the job may catch it."""
-
-
-def test_a_killed_run_shows_nothing_and_the_next_goes_on_where_it_was(
-    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("causal_spark.engine.plan.WAVE_SECONDS", 1e-3)
-    ran: list[int] = []
-    original = running._run_wave
-
-    def dies_at_the_second_wave(planned: Any, work: Any, wave: Any, path: str) -> None:
-        if wave.number == 1 and not ran.count(-1):
-            ran.append(-1)
-            raise KilledError
-        ran.append(wave.number)
-        original(planned, work, wave, path)
-
-    monkeypatch.setattr(running, "_run_wave", dies_at_the_second_wave)
-    with pytest.raises(KilledError):
-        run_job(spark, PANEL_EFFECTS, config_for(folder))
-    assert read(spark, folder, "runs").count() == 0
-    with caplog.at_level(logging.INFO, "causal_spark"):
-        written = run_job(spark, PANEL_EFFECTS, config_for(folder))
-    assert ran == [0, -1, 1]
-    assert "wave 1/2: taken over" in caplog.text
-    assert written.new
-    assert visible(spark, folder, "panel_effects")["region"].value_counts().to_dict() == {"north": 2, "south": 2}
-
-
-@pytest.mark.parametrize("dies_at", ["panel_cells", "runs"])
-def test_a_run_killed_between_commits_shows_nothing_half(
-    spark: SparkSession, folder: Path, dies_at: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = lake_tables.append_rows
-
-    def dies(place: Any, rows: DataFrame, commit: Any) -> None:
-        if place.address.endswith(dies_at):
-            raise KilledError
-        original(place, rows, commit)
-
-    monkeypatch.setattr(lake_tables, "append_rows", dies)
-    with pytest.raises(KilledError):
-        run_job(spark, PANEL_EFFECTS, config_for(folder))
-    location = output_location(str(folder / "out"))
-    assert visible_run_ids(spark, location).count() == 0
-    monkeypatch.undo()
-    run_job(spark, PANEL_EFFECTS, config_for(folder))
-    assert len(visible(spark, folder, "panel_effects")) == 4
-    assert len(visible(spark, folder, "panel_cells")) == 12
-
-
-def test_a_repeated_append_of_the_same_attempt_changes_nothing(spark: SparkSession, folder: Path) -> None:
-    written = run_job(spark, PANEL_EFFECTS, config_for(folder))
-    place = output_location(written.location).table("panel_effects")
-    rows = read(spark, folder, "panel_effects")
-    lake_tables.append_rows(place, rows, lake_tables.Commit(written.run_id, written.run_key, "0"))
-    assert read(spark, folder, "panel_effects").count() == 4
-
-
-def test_rows_that_do_not_land_are_noticed(spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lake_tables, "append_rows", lambda place, rows, commit: None)
-    with pytest.raises(WriteError, match="panel_effects: 0 of 4"):
-        run_job(spark, PANEL_EFFECTS, config_for(folder))
-    assert read(spark, folder, "runs").count() == 0
-
-
-def test_a_lost_group_is_a_failure_and_not_a_silence(
-    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = running._run_wave
-
-    def forgets_south(planned: DataFrame, work: Any, wave: Any, path: str) -> None:
-        original(planned.where("region <> 'south'"), work, wave, path)
-
-    monkeypatch.setattr(running, "_run_wave", forgets_south)
-    run_job(spark, PANEL_EFFECTS, config_for(folder))
-    failures = read(spark, folder, "failures").collect()
-    assert [(row["group_id"], row["error_class"], row["n_rows"]) for row in failures] == [
-        ('{"region":{"string":"south"}}', "LostGroupError", 120)
-    ]
-    assert read(spark, folder, "runs").collect()[0]["n_failed"] == 1
-
-
-def test_too_many_failures_show_their_reasons_and_no_results(spark: SparkSession, folder: Path) -> None:
-    save(spark, grouped(good=long_panel(), bad=pd.concat([long_panel()] * 2), worse=long_panel().assign(w=2)), folder)
-    with pytest.raises(TooManyFailuresError, match="2 of 3 groups failed"):
-        run_job(spark, PANEL_EFFECTS, config_for(folder))
-    assert read(spark, folder, "runs").collect()[0]["status"] == "failed"
-    assert read(spark, folder, "failures").count() == 2
-    assert read(spark, folder, "panel_effects").count() == 0
-    assert not list((folder / "out").glob("_work/*"))
-    assert run_job(spark, PANEL_EFFECTS, config_for(folder, max_failed_fraction=0.7)).new
-    assert visible(spark, folder, "panel_effects")["region"].unique().tolist() == ["good"]
-
-
-def test_another_shape_of_groups_is_refused_and_named(spark: SparkSession, folder: Path) -> None:
-    run_job(spark, PANEL_EFFECTS, config_for(folder))
-    save(spark, FRAME.rename(columns={"region": "area"}), folder)
-    other = config_for(folder, columns=ROLES | {"groups": ["area"]})
-    with pytest.raises(TableShapeError, match=r"lacks \[area string\] and has \[region string\]"):
-        run_job(spark, PANEL_EFFECTS, other)
-
-
 def test_columns_are_renamed_on_reading(spark: SparkSession, folder: Path) -> None:
     save(spark, FRAME.rename(columns={"region": "estimate"}), folder)
     columns = ROLES | {"groups": ["region"], "rename": {"estimate": "region"}}
@@ -358,25 +163,7 @@ def test_exit_codes(spark: SparkSession, folder: Path, changes: dict[str, Any], 
     assert PANEL_EFFECTS.main(["--config", str(path)]) == code
 
 
-def test_results_of_pandas_and_spark_frames_can_be_written_once(spark: SparkSession, tmp_path: Path) -> None:
-    fits = [
-        PanelEffects(["did"]).fit(frame, groups=["region"], **ROLES) for frame in (FRAME, spark.createDataFrame(FRAME))
-    ]
-    first = fits[0].write(str(tmp_path / "out"), spark=spark)
-    again = fits[0].write(str(tmp_path / "out"), spark=spark)
-    assert (first.new, again.new) == (True, False)
-    second = fits[1].write(str(tmp_path / "out"), force=True)
-    named = fits[1].write(str(tmp_path / "out"), run_key="mine")
-    assert second.new
-    assert named.new
-    assert len({first.run_id, second.run_id, named.run_id}) == 3
-    frames = [
-        read(spark, tmp_path, "panel_effects").where(f"run_id = '{run.run_id}'").drop("run_id", "seconds").toPandas()
-        for run in (first, second)
-    ]
-    pd.testing.assert_frame_equal(*(frame.sort_values("group_id", ignore_index=True) for frame in frames))
-
-
+@pytest.mark.cluster
 def test_spark_submit_runs_the_example_into_delta(tmp_path: Path) -> None:
     spark_submit = Path(sys.executable).parent / "spark-submit"
     settings = ["estimators=[did, sdid]", f"output.location={tmp_path}/out"]
@@ -396,34 +183,3 @@ def test_spark_submit_runs_the_example_into_delta(tmp_path: Path) -> None:
     assert sdid == pytest.approx(-15.6054, abs=0.005)
     assert f"{tmp_path}/out" in done.stdout
     assert "-15.605" in done.stdout
-
-
-def test_tables_of_an_older_contract_take_the_newer_columns(
-    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = TABLES["panel_effects"]
-    older = dataclasses.replace(table, columns=table.columns[:-3])
-    groups = group_columns((("region", "STRING"),))
-    place = output_location(str(folder / "out")).table(table.name)
-    lake_tables.ensure_table(spark, place, older.with_groups(groups))
-    seen: list[str] = []
-    monkeypatch.setattr(lake_tables, "_commit_statement", spy(lake_tables._commit_statement, seen))
-    run_job(spark, PANEL_EFFECTS, config_for(folder, estimators=["did"]))
-    assert len(seen) == 4
-    found = [(field.name, field.metadata["comment"]) for field in read(spark, folder, table.name).schema.fields]
-    assert found == [(column.name, column.comment) for column in table.with_groups(groups).all_columns]
-    run_job(spark, PANEL_EFFECTS, config_for(folder, estimators=["did"], seed=9))
-    assert len(seen) == 4
-    with pytest.raises(TableShapeError, match=r"constancy_weight double"):
-        lake_tables.ensure_table(spark, place, older.with_groups(groups))
-    row = read(spark, folder, table.name).limit(1).withColumn("constancy_weight", F.lit(1.5))
-    with pytest.raises(Exception, match=r"DELTA_VIOLATE_CONSTRAINT.*constancy_weight"):
-        row.write.format("delta").mode("append").save(place.address)
-
-
-def spy(function: Any, seen: list[Any]) -> Any:
-    def called(*arguments: Any) -> Any:
-        seen.append(arguments[-1])
-        return function(*arguments)
-
-    return called

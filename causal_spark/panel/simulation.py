@@ -18,7 +18,7 @@ from causal_spark.panel.calibration import Calibration, calibrate, draw_treated,
 from causal_spark.panel.cohorts import first_treated
 from causal_spark.panel.noise_scales import Scales, series_scales, shrink
 from causal_spark.panel.sc import sc
-from causal_spark.panel.types import Bools, Floats, Panel
+from causal_spark.panel.types import Bools, Floats, Ints, Panel
 
 Assignment = Literal["uniform", "factors", "synthetic_control", "truly_treated", "observed"]
 ModelVariant = Literal[
@@ -104,6 +104,20 @@ class Simulation:
             autocorrelation=name == "no_autocorrelation",
         )
         return replace(self, calibration=calibration)
+
+    def of_units(self, units: Ints) -> Simulation:
+        """The same of some units, each as often as its position is among ``units`` (n,)."""
+        calibration = self.calibration
+        parts = ("additive", "interactive", "unit_factors", "residual")
+        template = self.template.take_units(units)
+        return replace(
+            self,
+            calibration=replace(calibration, **{name: getattr(calibration, name)[units] for name in parts}),
+            noise_scale=self.noise_scale[units],
+            uneven=self.uneven[units],
+            template=replace(template, units=np.arange(len(units))),
+            probability=None if self.probability is None else self.probability[units],
+        )
 
     def draw(self, seed: int) -> DrawnPanel:
         """One panel, in units of the outcome. Raises ValueError where the rule leaves no untreated unit."""

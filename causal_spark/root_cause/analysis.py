@@ -24,7 +24,7 @@ from causal_spark.root_cause.types import Bools, Floats, MechanismKind, NodeTabl
 MOMENTS = ("mean", "variance")
 DIVERGENCE = "kl"
 #: Nodes of which all coalitions are looked at where each has a regression of its own.
-_EXACT_REGRESSIONS = 10
+EXACT_REGRESSIONS = 10
 #: Share of refits that must succeed for there to be standard errors.
 _LEAST_SHARE = 0.8
 #: What a node's surprise counts where its contribution is nothing; chosen on systems of their own, see the study.
@@ -224,7 +224,7 @@ class Analysis:
         ]
 
     def _regressed(self, n_nodes: int, seed: int) -> Coalitions:
-        if n_nodes <= _EXACT_REGRESSIONS:
+        if n_nodes <= EXACT_REGRESSIONS:
             return all_coalitions(n_nodes)
         return sampled_coalitions(n_nodes, self.options.n_pairs, seed)
 

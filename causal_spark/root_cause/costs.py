@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from causal_spark.root_cause.analysis import DIVERGENCE, MOMENTS, RootCauseOptions
+from causal_spark.root_cause.analysis import DIVERGENCE, EXACT_REGRESSIONS, MOMENTS, RootCauseOptions
 from causal_spark.root_cause.coalitions import EXACT_UP_TO
 from causal_spark.root_cause.intrinsic import MORE_DRAWS
 from causal_spark.root_cause.multiply_robust import N_FOLDS
@@ -28,9 +28,9 @@ class SegmentSize:
     n_nodes: int
     n_players: int
 
-    def n_coalitions(self, n_pairs: int) -> int:
-        """Of mechanisms that are looked at."""
-        if self.n_players <= EXACT_UP_TO:
+    def n_coalitions(self, n_pairs: int, exact_up_to: int = EXACT_UP_TO) -> int:
+        """Of mechanisms that are looked at: all of so many."""
+        if self.n_players <= exact_up_to:
             return int(2**self.n_players)
         return 2 * n_pairs * (self.n_players - 1) + 2
 
@@ -39,6 +39,7 @@ def seconds(size: SegmentSize, options: RootCauseOptions) -> Mapping[str, float]
     """Per analysis."""
     n_coalitions, n_fits = size.n_coalitions(options.n_pairs), 1 + options.n_refits
     per_fit = (_LINE if options.mechanism == "linear" else _SPLINE) * size.n_nodes
+    n_regressed = size.n_coalitions(options.n_pairs, EXACT_REGRESSIONS)
     drawn = n_coalitions * options.n_draws
     if options.mechanism == "linear":
         events = drawn * (_SORTED + 1e-10 * size.n_events)
@@ -52,7 +53,7 @@ def seconds(size: SegmentSize, options: RootCauseOptions) -> Mapping[str, float]
     return {
         "graph_diagnostics": 0.005 * size.n_nodes + per_fit * size.n_rows,
         "root_causes": n_fits * (events + per_fit * size.n_rows),
-        "distribution_changes": robust * _REGRESSED * N_FOLDS * rows * n_coalitions
+        "distribution_changes": robust * _REGRESSED * N_FOLDS * rows * n_regressed
         + n_fits * (drawn * (_COMPUTED + _SORTED * plugged) + per_fit * size.n_changed),
         "intrinsic_contributions": n_fits * intrinsic,
     }
@@ -63,7 +64,7 @@ def numbers(size: SegmentSize, options: RootCauseOptions) -> Mapping[str, float]
     n_coalitions = size.n_coalitions(options.n_pairs)
     models = (1 + options.n_refits) * size.n_rows * size.n_nodes
     computed = 2 * size.n_players * options.n_draws + 2**18 * size.n_players
-    held = (size.n_rows + size.n_changed) / N_FOLDS * n_coalitions * 6
+    held = (size.n_rows + size.n_changed) / N_FOLDS * size.n_coalitions(options.n_pairs, EXACT_REGRESSIONS) * 6
     return {
         "graph_diagnostics": 20.0 * size.n_rows * size.n_nodes,
         "root_causes": models + computed + 4.0 * n_coalitions * (size.n_events + size.n_players) + 2**22,

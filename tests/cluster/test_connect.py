@@ -24,7 +24,7 @@ CLIENT = """
 import json, sys
 import pandas as pd
 from pyspark.sql import SparkSession
-from causal_spark import IndividualEffects, PanelEffects, RootCauses, panel_effects, score
+from causal_spark import EstimatorStudy, IndividualEffects, PanelEffects, RootCauses, panel_effects, score
 from causal_spark.engine import panel_groups, panels, plan
 from causal_spark.engine.node_frames import by_condition
 from causal_spark.errors import ConfigError
@@ -59,6 +59,12 @@ sent = [spark.createDataFrame(one) for one in (normal, events)]
 theirs = RootCauses(**QUICK).fit(*sent, event_id="incident", work_location=folder + "/causes").root_causes.toPandas()
 by = ["event_id", "node"]
 differ = (theirs.sort_values(by)["contribution"].to_numpy() - mine.sort_values(by)["contribution"].to_numpy())
+plan.SPLIT_SECONDS = 1e-3
+study = EstimatorStudy(["did", "sdid"], variances=[{"name": "placebo", "replicates": 5}], replicates=6)
+tried = study.fit(data, groups=["region"], work_location=folder + "/study", **roles).estimators.toPandas()
+alone = study.fit(pd.read_parquet(rows), groups=["region"], **roles).estimators
+by = ["group_id", "design", "effect_shape", "place"]
+gap = (tried.sort_values(by)["rmse"].to_numpy() - alone.sort_values(by)["rmse"].to_numpy())
 try:
     by_condition(sent[0], ["load"], {"normal": "lod > 0"}, {})
     condition = "taken"
@@ -67,6 +73,7 @@ except ConfigError as error:
 n_normal = by_condition(sent[0], ["load"], {"normal": "load > 0", "event": "load > 0"}, {}).count()
 print(json.dumps({
     "caused": [len(theirs), float(abs(differ).max())],
+    "studied": [len(tried), float(abs(gap).max())],
     "condition": condition,
     "twice": n_normal == 2 * int((normal["load"] > 0).sum()),
     "scored": [len(found), float(abs(apart).max())],
@@ -104,6 +111,7 @@ def test_fit_and_write_give_on_connect_what_they_give_in_process(
     # The last of the rounds are the placebos, which cost as much again each.
     assert said == {
         "caused": [12, 0.0],
+        "studied": [16, 0.0],
         "condition": "A condition in rows is n",
         "twice": True,
         "scored": [360, 0.0],

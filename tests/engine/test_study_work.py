@@ -107,7 +107,7 @@ def test_a_defect_in_one_estimator_leaves_the_others(monkeypatch: pytest.MonkeyP
 
 def test_treatments_go_by_the_policy() -> None:
     frame = FRAME.assign(p=FRAME["unit"].isin(["u03", "u07", "u09"]).astype(int) * (FRAME["year"] == 2005))
-    job = EstimatorStudy(["did"], simulation={"assignment": "factors"})
+    job = EstimatorStudy(["did"], variances=[], replicates=20, simulation={"assignment": "factors"})
     work = job.plan_work(frame, PanelRoles(**ROLES, policy="p"))
     rows = select_pandas(frame, work.columns)
     panel = build_panel(rows)
@@ -115,7 +115,9 @@ def test_treatments_go_by_the_policy() -> None:
     assert sorted(panel.units[flags].tolist()) == ["u03", "u07", "u09"]
     found = work.run(Group("{}", {}, rows))
     assert not found.failures
-    without = EstimatorStudy(["did"], simulation={"assignment": "factors"}).plan_work(frame, PanelRoles(**ROLES))
+    without = EstimatorStudy(["did"], variances=[], replicates=20, simulation={"assignment": "factors"}).plan_work(
+        frame, PanelRoles(**ROLES)
+    )
     other = without.run(Group("{}", {}, select_pandas(frame, without.columns)))
     assert found.tables["estimator_study"] != other.tables["estimator_study"]
     wrong = rows.set_column(rows.column_names.index("_policy"), "_policy", pa.array(np.full(len(rows), 3.0)))
