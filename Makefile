@@ -56,7 +56,7 @@ test: .venv/installed-dev  ## Run all tests but those of make test-cluster (ARGS
 
 .PHONY: test-cluster
 test-cluster: .venv/installed-dev  ## Run the tests that start a cluster or a Connect server, and of jobs killed and run again
-	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "cluster or reruns" $(ARGS)
+	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "cluster or reruns" -n 2 --dist loadfile $(ARGS)
 
 .PHONY: bench
 bench: .venv/installed-dev .venv-bench/installed  ## Time single fits beside other packages (ARGS="--sizes 50x40 --runs 3")
