@@ -207,9 +207,10 @@ class StudyWork(PanelGroups):
                             for one in coverages(by_design[design], variance, self.confidence_level, effect)
                         ]
             best = recommend(draws, options.designs, options.effects, self.confidence_level)
-            rows["recommendations"] = [
-                {"estimator": best.estimator, "variance_estimator": best.variance, "reason": best.reason}
-            ]
+            if best is not None:
+                rows["recommendations"] = [
+                    {"estimator": best.estimator, "variance_estimator": best.variance, "reason": best.reason}
+                ]
         except Exception as error:  # noqa: BLE001 - one bad group must never fail a job
             result.failures.append(failure_of("estimate", None, error))
             return

@@ -115,20 +115,20 @@ def _coverage(quartile: int, errors: Floats, half: Floats, effect: float) -> Cov
 
 def recommend(
     draws: Draws, designs: Sequence[ModelVariant], effects: Sequence[EffectShape], level: float
-) -> Recommendation:
+) -> Recommendation | None:
     """Which estimator and which variance to use, and why.
 
     The estimator has the smallest RMSE in the geometric mean over effects and those designs that are like the panel. Of
     those that miss it by no more than two Monte Carlo errors, one with an interval that can be trusted is preferred:
     one that covers as it should in all draws and in every quarter of them, or falls short by at most .02 or two Monte
     Carlo errors. Of several such variances the most powerful is taken among those whose worst coverage is about as good
-    as the best one's. Raises ValueError without any estimate.
+    as the best one's. None where no estimator has two estimates everywhere.
     """
     judged = [design for design in designs if design in _LIKE_THE_PANEL] or list(designs)
     scores = _scores(draws, judged, effects)
     if not scores:
-        raise ValueError("No estimator has two estimates.")
-    where = judged[-1] if "heteroskedastic" in judged else judged[0]
+        return None
+    where = "heteroskedastic" if "heteroskedastic" in judged else judged[0]
     candidates = [name for name, (_, tied) in scores.items() if tied]
     power_against = detectable_effect(draws, where)
     variances = {name: _best_variance(draws[name][where], level, power_against) for name in candidates}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,26 @@ def test_of_equals_one_whose_interval_holds_is_preferred() -> None:
     without = recommend({"bare": made(0.5 * one), "other": made(one, 1.0)}, ("calibrated",), ("constant",), 0.95)
     assert (without.estimator, without.variance) == ("bare", None)
     assert "no interval was tried; the best with one is other: RMSE" in without.reason
+
+
+def test_nothing_is_recommended_without_estimates_everywhere() -> None:
+    draws = {"a": made([1.0, 2.0, 3.0], ramp=[1.0, np.nan, np.nan])}
+    assert recommend(draws, ("calibrated",), ("constant", "ramp"), 0.95) is None
+    assert recommend(draws, ("calibrated",), ("constant",), 0.95) is not None
+
+
+def test_of_variances_that_hold_the_powerful_is_chosen_among_those_that_hold_as_well() -> None:
+    rng = np.random.default_rng(9)
+    errors = rng.normal(size=1000)
+    exact, wide, short = np.full(1000, 1.0), np.full(1000, 1.5), np.full(1000, 0.96)
+    infinite = np.full(1000, np.inf)
+    base = made(errors)["calibrated"]
+    draws = {"a": {"calibrated": replace(base, bars={"wide": (wide, infinite), "exact": (exact, infinite)})}}
+    assert recommend(draws, ("calibrated",), ("constant",), 0.95).variance == "exact"
+    draws["a"]["calibrated"].bars["short"] = (short, infinite)
+    assert 0.93 < coverages(draws["a"]["calibrated"], "short", 0.95, 2.8)[0].coverage < 0.94
+    # It covers a little too little, so that its power is no merit.
+    assert recommend(draws, ("calibrated",), ("constant",), 0.95).variance == "exact"
 
 
 def test_who_fails_where_effects_change_is_not_recommended_for_them() -> None:
