@@ -17,11 +17,12 @@ from causal_spark.engine.panel_groups import Chunks, PanelGroups
 from causal_spark.engine.tasks import EstimatorTask, Notice, failure_of, wanted_tasks, warning_of
 from causal_spark.engine.work import Failure, Group, GroupResult, GroupSize, Piece, RoundSize, Row
 from causal_spark.errors import NoEstimateError
+from causal_spark.panel.definitions import EstimatorDefinition
 from causal_spark.panel.registry import ESTIMATORS, VarianceMethod, replicate_sets
 from causal_spark.panel.replicates import ReplicateSet
 from causal_spark.panel.simulation import Simulation, fit_simulation
 from causal_spark.panel.stages import from_bytes
-from causal_spark.panel.study import Study, StudyDraws, StudyOptions, draw_seconds, study_chunks
+from causal_spark.panel.study import Study, StudyDraws, StudyOptions, study_chunks, study_seconds
 from causal_spark.panel.study_summary import (
     Draws,
     accuracies,
@@ -57,13 +58,14 @@ class StudyWork(PanelGroups):
     def cost(self, size: GroupSize) -> Mapping[str, float]:
         """Seconds per estimator that is tried on the group, its variances included."""
         panel = self.drawn_size(self.panel_size(size))
-        return {task.name: self._seconds(task, panel) for task in self.fitting(size)}
+        return {task.name: study_seconds(*self._planned(task, panel)) for task in self.fitting(size)}
 
-    def _seconds(self, task: EstimatorTask, size: PanelSize) -> float:
-        options, sets = self.options, self._sets_of(task)
-        plain, full = draw_seconds(options, size, ESTIMATORS[task.name], task.options, sets)
-        n_full = options.n_with_variances if sets else 0
-        return len(options.designs) * (n_full * full + (options.replicates - n_full) * plain)
+    def _planned(
+        self, task: EstimatorTask, size: PanelSize
+    ) -> tuple[StudyOptions, PanelSize, EstimatorDefinition, Any, tuple[ReplicateSet, ...]]:
+        """What tells cost and chunks of an estimator."""
+        sets = replicate_sets(self._variances_of(task))
+        return self.options, size, ESTIMATORS[task.name], task.options, sets
 
     def cell_rows(self, size: PanelSize, n_rows: int) -> int:
         """No table has a row per cell."""
@@ -74,13 +76,9 @@ class StudyWork(PanelGroups):
         """One round: draws depend on nothing but their number."""
         panel = self.drawn_size(self.panel_size(size))
         return {
-            task.name: [
-                RoundSize(
-                    self._seconds(task, panel),
-                    len(study_chunks(self.options, panel, ESTIMATORS[task.name], task.options, self._sets_of(task))),
-                )
-            ]
+            task.name: [RoundSize(study_seconds(*planned), len(study_chunks(*planned)))]
             for task in self.fitting(size)
+            for planned in [self._planned(task, panel)]
         }
 
     def chunks(self, panel: Panel, group: Group, task: EstimatorTask, number: int, done: Sequence[Piece]) -> Chunks:
@@ -102,9 +100,6 @@ class StudyWork(PanelGroups):
 
     def _variances_of(self, task: EstimatorTask) -> tuple[VarianceMethod, ...]:
         return () if task.name in self.without_variances else self.variances
-
-    def _sets_of(self, task: EstimatorTask) -> tuple[ReplicateSet, ...]:
-        return replicate_sets(self._variances_of(task))
 
     def run(self, group: Group, done: Sequence[Piece] = ()) -> GroupResult:
         """The study of one panel; estimators that give nothing become failures with a hint."""

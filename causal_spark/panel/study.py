@@ -34,10 +34,10 @@ _CHUNK_SECONDS, _CHUNK_DRAWS = 5.0, 50
 class StudyOptions:
     """What is tried.
 
-    simulation: how panels are drawn. designs: variants of the model, the first of them the one recommendations rest on
-    together with ``heteroskedastic`` where that is there. effects: how effects change over time, the first of them
-    constant. effect_size: of those that do, in standard deviations of the untreated outcomes, see `effect_of_shape`.
-    replicates: draws per design. variance_replicates: draws of them for which variances are computed, None: all.
+    simulation: how panels are drawn. designs: variants of the model; recommendations rest on those that are like the
+    panel. effects: how effects change over time, the first of them constant. effect_size: of those that do, in standard
+    deviations of the untreated outcomes, see `effect_of_shape`. replicates: draws per design. variance_replicates:
+    draws of them for which variances are computed, None: all.
     """
 
     simulation: SimulationOptions = field(default_factory=SimulationOptions)
@@ -209,8 +209,8 @@ def study_chunks(
     sets: Sequence[ReplicateSet],
 ) -> list[Chunk]:
     """Chunks of a study's draws; size: of the panels drawn."""
-    plain, full = draw_seconds(options, size, definition, estimator_options, sets)
-    n_full = options.n_with_variances if sets else 0
+    plain, full = _draw_seconds(options, size, definition, estimator_options, sets)
+    n_full = _n_full(options, sets)
     chunks = []
     for design in options.designs:
         for start, stop, seconds, with_variances in (
@@ -222,7 +222,25 @@ def study_chunks(
     return chunks
 
 
-def draw_seconds(
+def study_seconds(
+    options: StudyOptions,
+    size: PanelSize,
+    definition: EstimatorDefinition,
+    estimator_options: Any,
+    sets: Sequence[ReplicateSet],
+) -> float:
+    """Core seconds of all draws of an estimator; size: of the panels drawn."""
+    plain, full = _draw_seconds(options, size, definition, estimator_options, sets)
+    n_full = _n_full(options, sets)
+    return len(options.designs) * (n_full * full + (options.replicates - n_full) * plain)
+
+
+def _n_full(options: StudyOptions, sets: Sequence[ReplicateSet]) -> int:
+    """Draws of a design with variances."""
+    return options.n_with_variances if sets else 0
+
+
+def _draw_seconds(
     options: StudyOptions,
     size: PanelSize,
     definition: EstimatorDefinition,
