@@ -10,6 +10,7 @@ CURVES := conf/response_curves.yaml
 EFFECTS := conf/individual_effects.yaml
 CAUSES := conf/root_causes.yaml
 STUDY := conf/estimator_study.yaml
+UPKEEP := conf/upkeep.yaml
 
 export SPARK_CONF_DIR := $(CURDIR)/conf
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
@@ -33,6 +34,10 @@ help:  ## Print this help
 .PHONY: run
 run: .venv/installed-run  ## Estimate the effects of the example policies on local Spark (CONFIG=... for other data)
 	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) $(JOB) --config $(CONFIG)
+
+.PHONY: run-upkeep
+run-upkeep: .venv/installed-run  ## Remove rows nobody sees, compact and vacuum tables (UPKEEP=... for other tables)
+	@$(WITH_JAVA) $(BIN)/spark-submit $(NO_RESOLVING) jobs/upkeep.py --config $(UPKEEP)
 
 .PHONY: run-estimator-study
 run-estimator-study: .venv/installed-run  ## Which estimator and error bar to trust on the example policies (STUDY=... for other data)
@@ -70,6 +75,10 @@ bench-dwcp: .venv/installed-dev .venv-bench/installed  ## Time DWCP beside other
 bench-throughput: .venv/installed-dev  ## Time many panels through the job beside a plain loop (ARGS="--panels 1 60 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.throughput $(ARGS)
 
+.PHONY: bench-scale
+bench-scale: .venv/installed-dev  ## Time and weigh 2,000 to 100,000 small panels through the job (ARGS="--estimators did")
+	@$(WITH_JAVA) $(BIN)/python -m benchmarks.scale $(ARGS)
+
 .PHONY: bench-estimator-study
 bench-estimator-study: .venv/installed-dev  ## Time the estimator study on one core and on two (ARGS="--panels 4 --draws 200")
 	@$(WITH_JAVA) $(BIN)/python -m benchmarks.estimator_study $(ARGS)
@@ -93,6 +102,10 @@ bench-individual-effects: .venv/installed-dev  ## Time many networks at once bes
 .PHONY: bench-response-curves
 bench-response-curves: .venv/installed-dev  ## Time e2b on many segments at once beside a loop (ARGS="--cases 64x500")
 	$(BIN)/python -m benchmarks.response_curves $(ARGS)
+
+.PHONY: chaos
+chaos: .venv/installed-dev  ## Kill jobs at random and run them again: is anything lost, twice or half there? (ARGS="--rounds 10")
+	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m studies.chaos $(ARGS)
 
 .PHONY: horse-race
 horse-race: .venv/installed-dev  ## Who errs least on panels like real ones whose effect is known (ARGS="--n 50")

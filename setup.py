@@ -40,7 +40,8 @@ EXTRAS = {
         "types-PyYAML>=6.0.12",  # types of PyYAML
         "deltalake>=1.6",  # reads our tables without Spark, as a user would
         "polars>=2.1",  # the same
-        "duckdb>=2.0",  # the same
+        "duckdb>=1.5,<1.6",  # the same; its Delta reader comes for a version of its own
+        "duckdb-extension-delta>=1.5,<1.6",  # that reader, which DuckDB itself would fetch from its own server
         "matplotlib>=3.9",  # draws the pictures of docs/
         "causallib>=0.10",  # covariates of the ACIC 2016 competition, for a study (Apache-2.0); nothing else of it
         "dowhy>=0.12",  # the oracle of root causes; later versions do not go with the others' pins
@@ -66,6 +67,7 @@ setup(
         "pyarrow>=18",  # batches between the JVM and Python, the least pyspark 4.2 accepts
         "pydantic>=2.7",  # checks the configuration and names the key that is wrong
         "PyYAML>=6.0",  # reads conf/*.yaml
+        "python-json-logger>=3.3",  # log lines as JSON, for those who collect them
         "threadpoolctl>=3.5",  # one thread per task for linear algebra: bits must not depend on cores
     ],
     extras_require=EXTRAS,

@@ -26,7 +26,8 @@ _KIB_PER_MIB = 1024.0
 
 @dataclass(slots=True)
 class Used:
-    """What a run's processes took. Peak resident memory in MiB: the JVM's, the largest Python worker's, that of all.
+    """What a run's processes took. Peak resident memory in MiB: the JVM's, the largest Python worker's, the driver's
+    Python process's, that of all.
 
     The sum over all counts pages that forked workers share once for each of them. jvm_cpu, worker_cpu: seconds of each
     process so far.
@@ -34,6 +35,7 @@ class Used:
 
     jvm: float = 0.0
     worker: float = 0.0
+    driver: float = 0.0
     total: float = 0.0
     jvm_cpu: dict[int, float] = field(default_factory=dict)
     worker_cpu: dict[int, float] = field(default_factory=dict)
@@ -169,6 +171,8 @@ def _sample(root: int, used: Used) -> None:
         elif words[0].endswith(b"java"):
             used.jvm = max(used.jvm, _held(status, "VmHWM"))
             used.jvm_cpu[pid] = seconds
+        elif b"--config" in words:
+            used.driver = max(used.driver, _held(status, "VmHWM"))
     used.total = max(used.total, total)
 
 

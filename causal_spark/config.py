@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from causal_spark.engine.keys import canonical_json
 from causal_spark.engine.source import Format
 from causal_spark.errors import ConfigError, did_you_mean
+from causal_spark.lake.locations import without_secrets
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -20,6 +21,9 @@ class Strict(BaseModel):
     """A part of a configuration: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what is not valid beyond the types of single keys."""
 
 
 class InputConfig(Strict):
@@ -55,20 +59,19 @@ class JobConfig(Strict):
     max_failed_fraction: Fraction = 0.5
     worker_memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     run_key: Annotated[str, Field(min_length=1)] | None = None
-
-    def check_methods(self) -> None:
-        """Raise `ConfigError` for methods that are not known or whose options are not valid."""
-        raise NotImplementedError
+    series: Annotated[str, Field(min_length=1)] | None = None
 
     def identity(self) -> str:
-        """What makes two runs the same, as JSON: everything but where results and scratch files go."""
-        return canonical_json(self.model_dump(exclude={"output": {"location", "work_location"}, "run_key": True}))
+        """What makes two runs the same, as JSON without secrets: everything but names and where results go."""
+        named: dict[str, Any] = {"output": {"location", "work_location"}, "run_key": True, "series": True}
+        return without_secrets(canonical_json(self.model_dump(exclude=named)))
 
 
 AnyConfig = TypeVar("AnyConfig", bound=JobConfig)
+_Config = TypeVar("_Config", bound=Strict)
 
 
-def load_config(model: type[AnyConfig], path: str, settings: Sequence[str] = ()) -> AnyConfig:
+def load_config(model: type[_Config], path: str, settings: Sequence[str] = ()) -> _Config:
     """Read a YAML file and lay ``key=value`` settings (dotted keys, YAML values) over it.
 
     Raises `ConfigError` naming file, key and remedy.
@@ -102,13 +105,13 @@ def _lay_over(tree: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting!r}: the value is not YAML.", "Quote it.") from error
 
 
-def parse_config(model: type[AnyConfig], tree: Mapping[str, Any]) -> AnyConfig:
+def parse_config(model: type[_Config], tree: Mapping[str, Any]) -> _Config:
     """Check a configuration tree. Raises `ConfigError` with one line per problem."""
     try:
         config = model.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("The configuration is not valid:" + _problems(error, model)) from error
-    config.check_methods()
+    config.check()
     return config
 
 

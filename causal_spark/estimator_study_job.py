@@ -45,7 +45,7 @@ class EstimatorStudyConfig(JobConfig):
     replicates: Annotated[int, Field(ge=2)] = DEFAULTS.replicates
     variance_replicates: Annotated[int, Field(ge=0)] | None = None
 
-    def check_methods(self) -> None:
+    def check(self) -> None:
         """See `JobConfig`."""
         estimator_tasks(self.estimators, ESTIMATORS, dict.fromkeys(self.columns.groups))
         variance_tasks(self.variances)

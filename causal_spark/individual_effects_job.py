@@ -48,7 +48,7 @@ class IndividualEffectsConfig(JobConfig):
     min_propensity: Annotated[float, Field(gt=0, lt=0.5)] = MIN_PROPENSITY
     abstain: bool = True
 
-    def check_methods(self) -> None:
+    def check(self) -> None:
         """See `JobConfig`."""
         estimator_tasks(self.estimators, ESTIMATORS, dict.fromkeys(self.columns.groups))
         split_costs(labelled(self.costs))

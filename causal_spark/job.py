@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shutil
 import sys
@@ -17,40 +16,33 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from causal_spark.command import command_parser, exit_code, session
 from causal_spark.config import AnyConfig, JobConfig, load_config
 from causal_spark.engine.columns import select_spark
 from causal_spark.engine.keys import group_id
 from causal_spark.engine.memory import SAFE_BYTES, in_gib, memory_limit
 from causal_spark.engine.plan import make_plan, most_parts
-from causal_spark.engine.publish import Origin, Written, contract_groups, find_written, make_run_key, new_run_id
+from causal_spark.engine.publish import (
+    Origin,
+    Written,
+    contract_groups,
+    find_written,
+    make_run_key,
+    make_series,
+    new_run_id,
+)
 from causal_spark.engine.run import Scratch, run_on_spark
 from causal_spark.engine.source import EXAMPLE, Source, read_source, rows_where, write_example
 from causal_spark.engine.work import GroupSize, Work
-from causal_spark.errors import (
-    CausalSparkError,
-    ConfigError,
-    InputError,
-    LocationError,
-    TableShapeError,
-    TooManyFailuresError,
-    WriteError,
-)
-from causal_spark.lake.locations import Location, folder_address, output_location
+from causal_spark.errors import ConfigError
+from causal_spark.lake.locations import Location, folder_address, output_location, without_secrets
 from causal_spark.lake.schemas.runs import FAILURES, RUNS
 from causal_spark.lake.tables import ensure_tables, few_rows
+from causal_spark.logs import about
 from causal_spark.results import Result
 
 log = logging.getLogger("causal_spark")
 
-#: Exit codes; 1 is left to what nobody foresaw.
-EXIT_CODES: dict[type[CausalSparkError], int] = {
-    ConfigError: 2,
-    LocationError: 2,
-    InputError: 3,
-    TooManyFailuresError: 4,
-    TableShapeError: 5,
-    WriteError: 5,
-}
 #: Rows of a table that are printed.
 SHOWN = 40
 
@@ -80,58 +72,51 @@ class Job(Generic[AnyConfig]):
 
     def main(self, arguments: Sequence[str]) -> int:
         """Run the job as the command line says and return its exit code (0: done, or nothing to do)."""
-        parser = argparse.ArgumentParser(
-            prog=self.name,
-            description=self.description,
-            epilog="Exit codes: 0 done or nothing to do, 2 configuration, 3 input, 4 too many groups failed, "
-            "5 tables could not be written, 1 anything else.",
-        )
-        parser.add_argument("--config", required=True, help=f"YAML file; conf/{self.name}.yaml documents every key")
-        parser.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)"
-        )
-        parser.add_argument("--dry-run", action="store_true", help="show groups, sizes, cost and tables; run nothing")
+        parser = command_parser(self.name, self.description)
         parser.add_argument("--force", action="store_true", help="run even if this run key already succeeded")
         options = parser.parse_args(arguments)
-        logging.basicConfig(
-            level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-        )
-        log.setLevel(logging.INFO)
-        # pyspark logs every SQL error as a page of JSON, those that are expected and handled too.
-        logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
-        try:
+        run_id = new_run_id()
+
+        def act() -> None:
             config = load_config(self.config, options.config, options.set)
-            spark = SparkSession.builder.appName(f"causal_spark {self.name.replace('_', ' ')}").getOrCreate()
+            spark = session(self.name)
             if options.dry_run:
                 sys.stdout.write(describe(spark, self, config))
             else:
-                written = run_job(spark, self, config, force=options.force)
+                written = run_job(spark, self, config, force=options.force, run_id=run_id)
                 with few_rows(spark, SHOWN):
                     sys.stdout.write(report(spark, self, written))
-        except CausalSparkError as error:
-            log.error("%s: %s", type(error).__name__, error)
-            return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
-        return 0
+
+        return exit_code(act, self.name, run_id, options.log_format)
 
 
-def run_job(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig, *, force: bool = False) -> Written:
+def run_job(
+    spark: SparkSession, job: Job[AnyConfig], config: AnyConfig, *, force: bool = False, run_id: str | None = None
+) -> Written:
     """Read, estimate, write. A run key that already succeeded is left as it is unless ``force``.
 
-    Raises the errors of reading, fitting and writing; see `EXIT_CODES`.
+    run_id: of this attempt, where it has one already; never given twice.
+    Raises the errors of reading, fitting and writing; see `causal_spark.command.EXIT_CODES`.
     """
+    attempt = run_id or new_run_id()
+    with about(job=job.name, run_id=attempt):
+        return _run_job(spark, job, config, attempt, force=force)
+
+
+def _run_job(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig, attempt: str, *, force: bool) -> Written:
     output = output_location(config.output.location)
     config = job.resolve(spark, config)
     source, work = _prepare(spark, job, config, output)
-    identity = config.identity()
-    attempt = new_run_id()
+    place = without_secrets(source.location)
+    series = config.series or make_series(work, place, config.input.where)
+    log.info("input opened: %s", place, extra={"event": "opened", "input_version": source.version})
+    origin = Origin(config.identity(), place, source.version or "", series)
     # The folder goes by what determines the results, whatever the user calls the run: only then can an attempt that
     # died be taken up. Without a version of the input nothing tells whether it is the same, so the attempt is alone.
-    same = None
-    if source.version is not None:
-        same = make_run_key(work.job, Origin(identity, source.location, source.version))
+    same = None if source.version is None else make_run_key(work.job, origin)
     key = config.run_key or same
     if key is not None and not force:
-        earlier = find_written(spark, output, work.job, key)
+        earlier = find_written(spark, output, work.job, key, series if config.run_key is None else None)
         if earlier is not None:
             return earlier
     scratch = Scratch(
@@ -140,11 +125,13 @@ def run_job(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig, *, forc
     # What is wrong with the target shows before hours of estimation, not after.
     with few_rows(spark, 0):
         ensure_tables(spark, output, (RUNS.name, FAILURES.name, *work.tables), contract_groups(work))
+    log.info("result tables are there", extra={"event": "tables"})
     run = run_on_spark(source.data, work, scratch)
-    origin = Origin(identity, source.location, source.version or f"content:{run.summary.input_digest}")
+    if source.version is None:
+        origin = replace(origin, input_version=f"content:{run.summary.input_digest}")
     try:
-        return Result(run.summary, run, identity).write_as(
-            origin, config.output.location, None, key, force, config.max_failed_fraction
+        return Result(run.summary, run, origin.config_json).write_as(
+            origin, config.output.location, None, config.run_key, force, config.max_failed_fraction, attempt
         )
     finally:
         _remove(scratch.folder, run.folders)
@@ -236,7 +223,7 @@ def describe(spark: SparkSession, job: Job[AnyConfig], config: AnyConfig) -> str
     notes = "".join(f"{line}\n" for line in job.notes(config))
     tables = "\n".join(f"  {output.table(name).address}" for name in ("runs", "failures", *work.tables))
     return (
-        f"Input {source.location} ({source.version or 'no version: the content will be hashed'})\n"
+        f"Input {without_secrets(source.location)} ({source.version or 'no version: the content will be hashed'})\n"
         f"{shown(table)}\n"
         f"{len(sizes)} groups in {len(plan.waves)} waves and {plan.n_tasks} tasks, "
         f"about {plan.seconds:.0f} core seconds\n"

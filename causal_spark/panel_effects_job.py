@@ -43,7 +43,7 @@ class PanelEffectsConfig(JobConfig):
     estimators: tuple[Method, ...] = CLASSIC_ESTIMATORS
     variances: tuple[Method, ...] = ("placebo",)
 
-    def check_methods(self) -> None:
+    def check(self) -> None:
         """See `JobConfig`."""
         estimator_tasks(self.estimators, ESTIMATORS, dict.fromkeys(self.columns.groups))
         variance_tasks(self.variances)

@@ -42,7 +42,7 @@ class ResponseCurvesConfig(JobConfig):
     replicates: Annotated[int, Field(ge=2)] = 200
     min_effective_rows: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
 
-    def check_methods(self) -> None:
+    def check(self) -> None:
         """See `JobConfig`."""
         estimator_tasks(self.estimators, WEIGHTINGS, dict.fromkeys(self.columns.groups))
         checked_stage(self.second_stage)

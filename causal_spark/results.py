@@ -15,8 +15,9 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from causal_spark.engine.memory import GIB
-from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, new_run_id, publish
-from causal_spark.engine.run import LocalRun, RunSummary, Scratch, SparkRun, require_rows, run_in_process, run_on_spark
+from causal_spark.engine.publish import Origin, Written, find_written, make_run_key, make_series, new_run_id, publish
+from causal_spark.engine.run import LocalRun, Scratch, SparkRun, require_rows, run_in_process, run_on_spark
+from causal_spark.engine.tally import RunSummary
 from causal_spark.engine.work import Work
 from causal_spark.errors import ConfigError, LocationError
 from causal_spark.lake.locations import folder_address, output_location
@@ -52,15 +53,19 @@ class Result:
         run_key: str | None = None,
         force: bool = False,
         max_failed_fraction: float = 1.0,
+        series: str | None = None,
     ) -> Written:
         """Append the results to the Delta tables at a folder or ``catalog.schema`` and make them visible at once.
 
         spark: needed for results of a pandas frame. run_key: names the run; a key that already has a visible run is
         left as it is unless ``force``. By default the key is a hash of the data, the configuration and the code.
+        series: names the analysis, whose newest run is the latest for readers. By default all frames with the same
+        columns in the same roles are one: name those that are not.
         Raises `LocationError`, `ConfigError` without a session, `TableShapeError`, `WriteError`,
         `TooManyFailuresError`.
         """
-        origin = Origin(self._config_json, "frame", f"content:{self.summary.input_digest}")
+        series = make_series(self._run.work, "frame") if series is None else series
+        origin = Origin(self._config_json, "frame", f"content:{self.summary.input_digest}", series)
         return self.write_as(origin, location, spark, run_key, force, max_failed_fraction)
 
     def write_as(
@@ -71,8 +76,12 @@ class Result:
         run_key: str | None,
         force: bool,
         max_failed_fraction: float,
+        run_id: str | None = None,
     ) -> Written:
-        """`write` for a caller who knows better where the data came from. Raises as `write` does."""
+        """`write` for a caller who knows better where the data came from. Raises as `write` does.
+
+        run_id: of the attempt, where it has one already; never given twice.
+        """
         place = output_location(location)
         session = self._run.spark if isinstance(self._run, SparkRun) else spark
         if session is None:
@@ -82,14 +91,13 @@ class Result:
             )
         job = self._run.work.job
         key = make_run_key(job, origin) if run_key is None else checked_run_key(run_key)
-        earlier = None if force else find_written(session, place, job, key)
+        earlier = None if force else find_written(session, place, job, key, origin.series if run_key is None else None)
         if earlier is not None:
             return earlier
         names = [FAILURES.name, *self._run.work.tables]
         frames = {name: self._spark_frame(session, name) for name in names}
-        return publish(
-            session, place, frames, self._run.work, self.summary, origin, new_run_id(), key, max_failed_fraction
-        )
+        attempt = run_id or new_run_id()
+        return publish(session, place, frames, self._run.work, self.summary, origin, attempt, key, max_failed_fraction)
 
     def _spark_frame(self, spark: SparkSession, name: str) -> DataFrame:
         if isinstance(self._run, SparkRun):

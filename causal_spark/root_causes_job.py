@@ -66,7 +66,7 @@ class RootCausesConfig(JobConfig):
     permutations: Annotated[int, Field(ge=1)] = DEFAULTS.n_pairs
     replicates: Annotated[int, Field(ge=0)] = DEFAULTS.n_refits
 
-    def check_methods(self) -> None:
+    def check(self) -> None:
         """See `JobConfig`."""
         if not isinstance(self.graph, GraphTableConfig):
             self.edges_checked()

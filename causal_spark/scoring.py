@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from causal_spark.engine.columns import new_row_columns, select_pandas, select_spark
+from causal_spark.engine.frames import ddl
 from causal_spark.engine.scoring import Scorer, What, bundles
 from causal_spark.engine.stored_models import costs_by_row_of, covariates_of
 from causal_spark.engine.work import InputColumns
@@ -162,9 +163,9 @@ def _of_groups(selected: DataFrame, keys: DataFrame) -> DataFrame:
 
 
 def _mapped(selected: DataFrame, scorer: Scorer) -> DataFrame:
-    ddl = ", ".join(f"`{column.name}` {column.type.lower()}" for column in scorer.fields)
+    schema = ddl((column.name, column.type.lower()) for column in scorer.fields)
 
     def scored(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return scorer.scored(batches)
 
-    return selected.mapInArrow(scored, ddl)
+    return selected.mapInArrow(scored, schema)

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from causal_spark.config import parse_config
 from causal_spark.lake.locations import output_location
-from causal_spark.lake.runs import visible_run_ids
+from causal_spark.lake.runs import VISIBLE, newest_runs
 from causal_spark.panel_effects_job import PanelEffectsConfig
 from tests.frames import ROLES, grouped, long_panel
 
@@ -40,4 +40,4 @@ def read(spark: SparkSession, folder: Path, name: str) -> DataFrame:
 
 def visible(spark: SparkSession, folder: Path, name: str) -> pd.DataFrame:
     location = output_location(str(folder / "out"))
-    return read(spark, folder, name).join(visible_run_ids(spark, location), "run_id").toPandas()
+    return read(spark, folder, name).join(newest_runs(spark, location, VISIBLE), "run_id").toPandas()

@@ -120,3 +120,14 @@ def test_only_what_changes_results_makes_another_run() -> None:
     assert identity(output={"location": "./other", "work_location": "./work"}) == identity()
     assert identity(seed=1) != identity()
     assert identity(output={"location": "./out", "cells": "all"}) != identity()
+
+
+def test_no_secret_and_no_name_is_part_of_what_makes_runs_the_same() -> None:
+    def identity(location: str, **names: str) -> str:
+        return parse_config(PanelEffectsConfig, MINIMAL | {"input": {"location": location}} | names).identity()
+
+    first = identity("s3a://key:hush@bucket/in")
+    assert "hush" not in first
+    # A password that was changed, or another name, is no reason to run again.
+    assert identity("s3a://key:hush2@bucket/in", series="nightly", run_key="mine") == first
+    assert identity("s3a://key:hush@bucket/other") != first

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from causal_spark import PanelEffects
@@ -19,14 +20,15 @@ from causal_spark.engine.panels import PanelWork
 from causal_spark.errors import TableShapeError, TooManyFailuresError, WriteError
 from causal_spark.job import report, run_job
 from causal_spark.lake import tables as lake_tables
+from causal_spark.lake import views
 from causal_spark.lake.locations import output_location
-from causal_spark.lake.runs import visible_run_ids
 from causal_spark.lake.schemas import TABLES, group_columns
 from causal_spark.panel_effects_job import PANEL_EFFECTS
 from tests.frames import ROLES, grouped, long_panel
 from tests.panel_jobs import FRAME, config_for, read, save, visible
 
 pytestmark = [pytest.mark.spark, pytest.mark.reruns]
+TABLES_PAGE = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +113,44 @@ def test_views_are_known_by_their_content(spark: SparkSession, tmp_path: Path) -
     assert not run_job(spark, PANEL_EFFECTS, config).new
 
 
-def test_a_catalog_schema_takes_the_tables(spark: SparkSession, folder: Path) -> None:
+def test_a_catalog_schema_takes_the_tables_and_views_show_the_latest(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spark.sql("CREATE SCHEMA IF NOT EXISTS effects_out")
     output = {"location": "spark_catalog.effects_out", "work_location": str(folder / "work")}
-    written = run_job(spark, PANEL_EFFECTS, config_for(folder, output=output))
-    assert spark.table("effects_out.panel_effects").count() == 4
-    assert not run_job(spark, PANEL_EFFECTS, config_for(folder, output=output)).new
+    run_job(spark, PANEL_EFFECTS, config_for(folder, output=output))
+    written = run_job(spark, PANEL_EFFECTS, config_for(folder, output=output, seed=8))
+    assert spark.table("effects_out.panel_effects").count() == 8
+    for name in ("runs", "failures", *PanelWork.tables):
+        table, view = spark.table(f"effects_out.{name}"), spark.table(f"effects_out.{name}_latest")
+        assert [(one.name, one.metadata["comment"]) for one in view.schema.fields] == [
+            (one.name, one.metadata["comment"]) for one in table.schema.fields
+        ]
+        assert {row["run_id"] for row in view.select("run_id").collect()} <= {written.run_id}
+    effects = spark.table("effects_out.panel_effects_latest")
+    assert effects.count() == 4
+    (example,) = re.findall(
+        r"```sql\n(.*?)```", TABLES_PAGE.partition("### In a catalog")[2].partition("###")[0], re.DOTALL
+    )
+    assert spark.sql(example.replace("spark_catalog.effects.", "effects_out.")).count() == 4
+    assert not run_job(spark, PANEL_EFFECTS, config_for(folder, output=output, seed=8)).new
     assert "did" in report(spark, PANEL_EFFECTS, written)
+    # A view of an older contract is made anew; one that is as it should be is not.
+    spark.sql("CREATE OR REPLACE VIEW effects_out.panel_effects_latest AS SELECT run_id FROM effects_out.panel_effects")
+    made: list[str] = []
+    monkeypatch.setattr(views, "view_statement", spy_on_schema(views.view_statement, made))
+    location = output_location("spark_catalog.effects_out")
+    views.ensure_views(spark, location, PanelWork.tables, group_columns((("region", "STRING"),)))
+    assert made == ["panel_effects"]
+    assert spark.table("effects_out.panel_effects_latest").columns == effects.columns
+
+
+def spy_on_schema(function: Any, seen: list[str]) -> Any:
+    def called(schema: Any, location: Any) -> Any:
+        seen.append(schema.name)
+        return function(schema, location)
+
+    return called
 
 
 class KilledError(BaseException):
@@ -150,28 +183,6 @@ def test_a_killed_run_shows_nothing_and_the_next_goes_on_where_it_was(
     assert visible(spark, folder, "panel_effects")["region"].value_counts().to_dict() == {"north": 2, "south": 2}
 
 
-@pytest.mark.parametrize("dies_at", ["panel_cells", "runs"])
-def test_a_run_killed_between_commits_shows_nothing_half(
-    spark: SparkSession, folder: Path, dies_at: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = lake_tables.append_rows
-
-    def dies(place: Any, rows: DataFrame, commit: Any) -> None:
-        if place.address.endswith(dies_at):
-            raise KilledError
-        original(place, rows, commit)
-
-    monkeypatch.setattr(lake_tables, "append_rows", dies)
-    with pytest.raises(KilledError):
-        run_job(spark, PANEL_EFFECTS, config_for(folder))
-    location = output_location(str(folder / "out"))
-    assert visible_run_ids(spark, location).count() == 0
-    monkeypatch.undo()
-    run_job(spark, PANEL_EFFECTS, config_for(folder))
-    assert len(visible(spark, folder, "panel_effects")) == 4
-    assert len(visible(spark, folder, "panel_cells")) == 12
-
-
 def test_a_repeated_append_of_the_same_attempt_changes_nothing(spark: SparkSession, folder: Path) -> None:
     written = run_job(spark, PANEL_EFFECTS, config_for(folder))
     place = output_location(written.location).table("panel_effects")
@@ -185,23 +196,6 @@ def test_rows_that_do_not_land_are_noticed(spark: SparkSession, folder: Path, mo
     with pytest.raises(WriteError, match="panel_effects: 0 of 4"):
         run_job(spark, PANEL_EFFECTS, config_for(folder))
     assert read(spark, folder, "runs").count() == 0
-
-
-def test_a_lost_group_is_a_failure_and_not_a_silence(
-    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = running._run_wave
-
-    def forgets_south(planned: DataFrame, work: Any, wave: Any, path: str) -> None:
-        original(planned.where("region <> 'south'"), work, wave, path)
-
-    monkeypatch.setattr(running, "_run_wave", forgets_south)
-    run_job(spark, PANEL_EFFECTS, config_for(folder))
-    failures = read(spark, folder, "failures").collect()
-    assert [(row["group_id"], row["error_class"], row["n_rows"]) for row in failures] == [
-        ('{"region":{"string":"south"}}', "LostGroupError", 120)
-    ]
-    assert read(spark, folder, "runs").collect()[0]["n_failed"] == 1
 
 
 def test_too_many_failures_show_their_reasons_and_no_results(spark: SparkSession, folder: Path) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+import duckdb
+import duckdb_extension_delta
 import pandas as pd
+import polars
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from causal_spark.lake.contract import Column
 from causal_spark.lake.schemas import TABLES, group_columns
-
-KEYS = (
-    *("group_id", "estimator", "event_time", "unit", "time", "kind", "label", "stage", "dose", "covariate", "moment"),
-    *("row_id", "treatment", "reference", "policy"),
-)
 
 
 def assert_declared(spark: SparkSession, output: Path, names: Sequence[str]) -> None:
@@ -43,14 +42,44 @@ def assert_declared(spark: SparkSession, output: Path, names: Sequence[str]) -> 
 def assert_read_alike(
     spark: SparkSession, output: Path, names: Sequence[str], may_be_empty: Collection[str] = ()
 ) -> None:
-    """Spark and deltalake see the same rows, and there are some."""
+    """Spark, deltalake, polars and DuckDB see the same rows, and there are some."""
+    database = duckdb.connect()
+    database.execute(f"LOAD '{delta_reader()}'")
+    database.execute("SET TimeZone = 'UTC'")
     for name in names:
-        ours = spark.read.format("delta").load(str(output / name)).toPandas()
-        theirs = DeltaTable(str(output / name)).to_pandas()[list(ours.columns)]
-        by = [column for column in ours if column in KEYS]
-        if by:
-            ours, theirs = (frame.sort_values(by, ignore_index=True) for frame in (ours, theirs))
-        for column in ours.select_dtypes("datetime"):
-            theirs[column] = theirs[column].dt.tz_localize(None).astype(ours[column].dtype)
-        assert len(theirs) > 0 or name in may_be_empty
-        pd.testing.assert_frame_equal(theirs, ours, check_exact=True, check_dtype=False, obj=name)
+        path = str(output / name)
+        ours = spark.read.format("delta").load(path).toPandas()
+        assert len(ours) > 0 or name in may_be_empty
+        others = {
+            "deltalake": DeltaTable(path).to_pandas(),
+            "polars": polars.read_delta(path).to_pandas(),
+            "duckdb": database.execute("SELECT * FROM delta_scan(?)", [path]).arrow().read_all().to_pandas(),
+        }
+        for reader, theirs in others.items():
+            found, wanted = (_in_order(frame[list(ours.columns)]) for frame in (theirs, ours))
+            pd.testing.assert_frame_equal(found, wanted, check_exact=True, check_dtype=False, obj=f"{name}, {reader}")
+
+
+def delta_reader() -> Path:
+    """DuckDB's extension, as its package brings it."""
+    (found,) = (Path(duckdb_extension_delta.__file__).parent / "extensions").glob("*/delta.duckdb_extension")
+    return found
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows in one order, NULL, time zones and bytes told in one way."""
+    told = frame.copy()
+    for column in told:
+        if isinstance(told[column].dtype, pd.DatetimeTZDtype):
+            told[column] = told[column].dt.tz_convert("UTC").dt.tz_localize(None)
+        if pd.api.types.is_datetime64_dtype(told[column].dtype):
+            told[column] = told[column].astype("datetime64[us]")
+        elif told[column].dtype == object:
+            told[column] = told[column].map(_plain)
+    return told.sort_values(list(told.columns), ignore_index=True, key=lambda one: one.astype(str))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    return None if value is None or value != value else value

@@ -17,6 +17,7 @@ from causal_spark.engine import arm_rows
 from causal_spark.engine.arm_rows import Level
 from causal_spark.engine.build_arms import BuiltArms, build_arms
 from causal_spark.engine.columns import COST, COVARIATE
+from causal_spark.engine.frames import unescaped
 from causal_spark.engine.keys import seed_for
 from causal_spark.engine.memory import GroupMemory
 from causal_spark.engine.stored_models import StoredModel, model_row
@@ -231,7 +232,7 @@ class ArmWork(BundledWork[_Prepared, _Seen, FittedModel]):
     def _covariates(self) -> dict[str, str]:
         """Name to contract type."""
         return {
-            column.name.removeprefix(COVARIATE): column.type
+            unescaped(column.name.removeprefix(COVARIATE)): column.type
             for column in self.columns.values
             if column.name.startswith(COVARIATE)
         }
@@ -239,7 +240,9 @@ class ArmWork(BundledWork[_Prepared, _Seen, FittedModel]):
     @property
     def _costs(self) -> dict[str, float | None]:
         """Of arms that cost something, in this group or another; None where that differs by row."""
-        by_row = (column.name.removeprefix(COST) for column in self.columns.values if column.name.startswith(COST))
+        by_row = (
+            unescaped(column.name.removeprefix(COST)) for column in self.columns.values if column.name.startswith(COST)
+        )
         return {**self.costs, **dict.fromkeys(by_row)}
 
     def _policy(self, effects: Floats, costs_of: Floats, std_errors: Floats, allowed: NDArray[np.bool_]) -> Policy:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from causal_spark.engine.columns import COST
+from causal_spark.engine.frames import escaped
 from causal_spark.engine.read_rows import check_ids, read_covariates, read_numbers
 from causal_spark.engine.tasks import Notice
 from causal_spark.errors import (
@@ -127,7 +128,7 @@ def read_costs(rows: pa.Table, used: NDArray[np.intp], arms: Sequence[str], give
     """(n_used, n_arms) costs, of arms with a column ``_cost_*`` by row. Raises `CostValueError`."""
     costs = np.zeros((len(used), len(arms)))
     for place, label in enumerate(arms):
-        name = f"{COST}{label}"
+        name = f"{COST}{escaped(label)}"
         if name in rows.column_names:
             values = read_numbers(rows[name])[used]
             bad = int((~np.isfinite(values)).sum())

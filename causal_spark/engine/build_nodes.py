@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from causal_spark.engine.columns import NODE
+from causal_spark.engine.frames import escaped
 from causal_spark.engine.read_rows import check_ids, read_numbers
 from causal_spark.engine.tasks import Notice
 from causal_spark.errors import NodeValueError, NoRowsError
@@ -54,7 +55,7 @@ def build_nodes(rows: pa.Table, graph: CausalGraph, target: str) -> BuiltNodes:
     n_levels = []
     known_levels = pa.array(roles != EVENT)
     for name in graph.nodes:
-        column = rows[f"{NODE}{name}"]
+        column = rows[f"{NODE}{escaped(name)}"]
         if pa.types.is_string(column.type):
             levels = _levels(name, column.filter(known_levels))
             columns.append(_coded(column, levels))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from causal_spark.engine.columns import COVARIATE
+from causal_spark.engine.frames import unescaped
 from causal_spark.engine.memory import limit_for, panel_memory, panel_too_large
 from causal_spark.errors import (
     CovariateValueError,
@@ -73,7 +74,7 @@ def build_panel(rows: pa.Table, memory_limit: int | None = None) -> Panel:
         bad = ~np.isfinite(values).all(axis=1) & np.isfinite(outcome)
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
-            name = names[int(np.flatnonzero(~np.isfinite(values[row]))[0])].removeprefix(COVARIATE)
+            name = unescaped(names[int(np.flatnonzero(~np.isfinite(values[row]))[0])].removeprefix(COVARIATE))
             raise CovariateValueError(
                 f"Covariate {name!r} is missing or infinite at {where(row)}, where the outcome is observed.",
                 "Fill it in, or set the outcome to NULL to leave the cell out.",

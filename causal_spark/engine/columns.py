@@ -13,11 +13,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from causal_spark.engine.frames import escaped
 from causal_spark.engine.work import InputColumn, InputColumns
 from causal_spark.errors import InputError, did_you_mean
+from causal_spark.lake.locations import quoted
 from causal_spark.lake.schemas import KEY_TYPES, group_columns
 
-#: Start of the engine's names of covariates.
+#: Start of the engine's names of covariates; the rest is the user's name, `escaped`.
 COVARIATE = "_covariate_"
 #: Start of the engine's names of nodes of a graph.
 NODE = "_node_"
@@ -163,7 +165,7 @@ def panel_columns(data: pd.DataFrame | DataFrame, roles: PanelRoles) -> InputCol
         InputColumn("_time", roles.time, _typed(roles.time, "time", "time", TIME_TYPES, available)),
         InputColumn("_outcome", roles.outcome, "DOUBLE"),
         InputColumn("_treatment", roles.treatment, "DOUBLE"),
-        *(InputColumn(f"{COVARIATE}{name}", name, "DOUBLE") for name in roles.covariates),
+        *(InputColumn(f"{COVARIATE}{escaped(name)}", name, "DOUBLE") for name in roles.covariates),
         *(InputColumn(POLICY, name, "DOUBLE") for name in policy),
     )
     return InputColumns(groups, values, ("_unit", "_time"))
@@ -240,7 +242,7 @@ def arm_columns(data: pd.DataFrame | DataFrame, roles: ArmRoles) -> InputColumns
         InputColumn("_row_id", roles.row_id, "STRING"),
         InputColumn("_treatment", roles.treatment, "STRING"),
         InputColumn("_outcome", roles.outcome, "DOUBLE"),
-        *(InputColumn(f"{COST}{arm}", name, "DOUBLE") for arm, name in roles.costs.items()),
+        *(InputColumn(f"{COST}{escaped(arm)}", name, "DOUBLE") for arm, name in roles.costs.items()),
         *_covariate_columns(roles.covariates, available),
     )
     return InputColumns(groups, values, ("_row_id",))
@@ -279,7 +281,7 @@ def node_columns(data: pd.DataFrame | DataFrame, roles: NodeRoles) -> InputColum
         else:
             type_ = _typed(name, "node", "covariate", (*NUMERIC, "STRING"), available)
         discrete = name in roles.discrete or type_ in ("STRING", "BOOLEAN")
-        values.append(InputColumn(f"{NODE}{name}", name, "STRING" if discrete else "DOUBLE"))
+        values.append(InputColumn(f"{NODE}{escaped(name)}", name, "STRING" if discrete else "DOUBLE"))
     return InputColumns(groups, tuple(values), ("_role", "_event_id", "_period"))
 
 
@@ -308,8 +310,8 @@ def new_row_columns(
         tuple(InputColumn(name, name, type_) for name, type_ in groups.items()),
         (
             InputColumn("_row_id", row_id, "STRING"),
-            *(InputColumn(f"{COST}{arm}", name, "DOUBLE") for arm, name in costs.items()),
-            *(InputColumn(f"{COVARIATE}{name}", name, type_) for name, type_ in covariates.items()),
+            *(InputColumn(f"{COST}{escaped(arm)}", name, "DOUBLE") for arm, name in costs.items()),
+            *(InputColumn(f"{COVARIATE}{escaped(name)}", name, type_) for name, type_ in covariates.items()),
         ),
         ("_row_id",),
     )
@@ -318,7 +320,7 @@ def new_row_columns(
 def _covariate_columns(names: Sequence[str], available: Mapping[str, str]) -> Iterator[InputColumn]:
     for name in names:
         type_ = _typed(name, "covariate", "covariate", (*NUMERIC, "STRING"), available)
-        yield InputColumn(f"{COVARIATE}{name}", name, "STRING" if type_ == "STRING" else "DOUBLE")
+        yield InputColumn(f"{COVARIATE}{escaped(name)}", name, "STRING" if type_ == "STRING" else "DOUBLE")
 
 
 def _available(data: pd.DataFrame | DataFrame, names: Sequence[str]) -> dict[str, str]:
@@ -348,7 +350,7 @@ def select_spark(data: DataFrame, columns: InputColumns) -> DataFrame:
     """The engine's columns of a Spark frame, named and cast."""
 
     def one(column: InputColumn) -> Any:
-        source = F.col("`" + column.source.replace("`", "``") + "`")
+        source = F.col(quoted(column.source))
         if _spark_type(data.schema[column.source].dataType) == "TIMESTAMP_NTZ":
             # A plain cast would read the wall clock in the session's time zone.
             source = F.to_timestamp(F.concat(source.cast("string"), F.lit("Z")))

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from causal_spark.engine.build_nodes import CHANGED, EVENT, NORMAL
 from causal_spark.engine.columns import UNIT_TYPES, column_types
 from causal_spark.errors import ConfigError, InputError, did_you_mean
+from causal_spark.lake.locations import quoted
 
 #: What a row is, which event or which period it belongs to.
 ROLE, EVENT_ID, PERIOD = "_role", "_event_id", "_period"
@@ -64,7 +65,7 @@ def by_condition(
         roles = F.filter(F.array(*asked), lambda role: role.isNotNull())
         exploded = data.select("*", F.explode(roles).alias(ROLE))
         found = exploded.select(
-            *(F.col(_quoted(name)) for name in names),
+            *(F.col(quoted(name)) for name in names),
             F.col(ROLE),
             *(
                 F.when(F.col(ROLE) == role, _mark(marks.get(role))).cast("string").alias(column)
@@ -106,7 +107,7 @@ def _marked_pandas(frame: pd.DataFrame, names: Sequence[str], role: str, mark: s
 
 def _marked_spark(frame: DataFrame, names: Sequence[str], role: str, mark: str | None) -> DataFrame:
     return frame.select(
-        *(F.col(_quoted(name)) for name in names),
+        *(F.col(quoted(name)) for name in names),
         F.lit(role).alias(ROLE),
         *(
             (_mark(mark) if marked == role else F.lit(None)).cast("string").alias(column)
@@ -116,8 +117,4 @@ def _marked_spark(frame: DataFrame, names: Sequence[str], role: str, mark: str |
 
 
 def _mark(name: str | None) -> Column:
-    return F.lit(None) if name is None else F.col(_quoted(name))
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
+    return F.lit(None) if name is None else F.col(quoted(name))

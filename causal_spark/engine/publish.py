@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -14,24 +15,32 @@ from pyspark.sql import DataFrame, SparkSession
 
 from causal_spark import __version__
 from causal_spark.engine.keys import digest_of
-from causal_spark.engine.run import RunSummary
+from causal_spark.engine.tally import RunSummary
 from causal_spark.engine.work import Work
 from causal_spark.errors import TooManyFailuresError
 from causal_spark.lake.contract import Column
 from causal_spark.lake.locations import Location
 from causal_spark.lake.runs import RunRecord, append_run, succeeded_run
 from causal_spark.lake.schemas import group_columns
-from causal_spark.lake.schemas.runs import FAILURES
+from causal_spark.lake.schemas.runs import FAILURES, RUNS
 from causal_spark.lake.tables import Commit, append_tables, few_rows
+from causal_spark.lake.views import ensure_views
+
+log = logging.getLogger("causal_spark")
+
+_LOGGED = ("status", "n_groups", "n_succeeded", "n_declined", "n_failed", "rows_read", "rows_written")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where results come from. config_json: how they were made; input_version: a version or fingerprint."""
+    """Where results come from. config_json: how they were made; input_version: a version or fingerprint; series: of
+    which analysis they are the next.
+    """
 
     config_json: str
     input: str
     input_version: str
+    series: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +79,21 @@ def make_run_key(job: str, origin: Origin) -> str:
     return digest_of((job, origin.input, origin.input_version, origin.config_json, code_version()))
 
 
-def find_written(spark: SparkSession, location: Location, job: str, run_key: str) -> Written | None:
-    """The visible attempt of that job and key, if there is one."""
-    found = succeeded_run(spark, location, job, run_key)
+def make_series(work: Work, place: str, condition: str | None = None) -> str:
+    """Name of the analysis for who gave it none: a hash of job, input and which columns play which role.
+
+    So runs replace one another in the latest results when data, methods or code change, not when another outcome is
+    looked at. place, condition: where the rows are read, and which of them.
+    """
+    roles = (f"{column.name}={column.source}" for column in work.columns.all)
+    return digest_of((work.job, place, condition or "", *roles))
+
+
+def find_written(
+    spark: SparkSession, location: Location, job: str, run_key: str, series: str | None = None
+) -> Written | None:
+    """The visible attempt of that job and key, if there is one and, given a series, it is the latest of that."""
+    found = succeeded_run(spark, location, job, run_key, series)
     return None if found is None else Written(location.address, found, run_key, new=False)
 
 
@@ -103,8 +124,10 @@ def publish(
     wanted = {name: frame for name, frame in frames.items() if accepted or name == FAILURES.name}
     commit = Commit(run_id, run_key, __version__)
     n_rows = sum(summary.row_counts[name] for name in wanted)
+    log.info("appending %d rows to %d tables", n_rows, len(wanted), extra={"event": "appending"})
     with few_rows(spark, n_rows):
         append_tables(spark, location, wanted, summary.row_counts, contract_groups(work), commit)
+    log.info("all rows landed", extra={"event": "landed"})
     record = RunRecord(
         run_id=run_id,
         run_key=run_key,
@@ -124,13 +147,31 @@ def publish(
         rows_written=n_rows,
         seconds_by_estimator=summary.seconds_json(),
         seed=work.seed,
+        series=origin.series,
     )
     with few_rows(spark, 1):
         append_run(spark, location, record)
+    log.info(
+        "%s: %d groups (%d succeeded, %d declined, %d failed), %d rows read, %d written; seconds per estimator %s",
+        record.status,
+        summary.n_groups,
+        summary.n_succeeded,
+        summary.n_declined,
+        summary.n_failed,
+        summary.rows_read,
+        n_rows,
+        record.seconds_by_estimator,
+        extra={
+            "event": "finished",
+            **{name: value for name, value in asdict(record).items() if name in _LOGGED},
+            "seconds_by_estimator": dict(summary.seconds),
+        },
+    )
     if not accepted:
         raise TooManyFailuresError(
             f"{summary.n_failed} of {summary.n_groups} groups failed, more than max_failed_fraction allows "
             f"({max_failed_fraction:g}).",
             f"See table failures of run {run_id}; results were not made visible.",
         )
+    ensure_views(spark, location, (RUNS.name, *wanted), contract_groups(work))
     return Written(location.address, run_id, run_key, new=True)

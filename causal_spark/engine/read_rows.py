@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from causal_spark.engine.columns import COVARIATE
+from causal_spark.engine.frames import unescaped
 from causal_spark.errors import DuplicateRowError, KeyValueError
 
 Floats = NDArray[np.float64]
@@ -37,7 +38,7 @@ def check_ids(ids: pa.Array | pa.ChunkedArray, what: str) -> None:
 def read_covariates(rows: pa.Table, used: NDArray[np.intp] | slice) -> dict[str, NDArray[Any]]:
     """Name to (n_used,) numbers, NaN where missing, or labels, None where missing, of the columns ``_covariate_*``."""
     names = [name for name in rows.column_names if name.startswith(COVARIATE)]
-    return {name.removeprefix(COVARIATE): _values(rows[name])[used] for name in names}
+    return {unescaped(name.removeprefix(COVARIATE)): _values(rows[name])[used] for name in names}
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
+from causal_spark.engine.frames import ddl
 from causal_spark.engine.pack import packed_fields, unpack
 from causal_spark.engine.plan import Plan, Round
 from causal_spark.engine.stage import encode_results
@@ -47,10 +48,6 @@ PART_KEY = ["_group_id", "_estimator", "_part"]
 _PLACE = "_group_id string, _estimator string, _task int, _mine int, _n_parts int"
 
 
-def _ddl(columns: Iterable[tuple[str, str]]) -> str:
-    return ", ".join(f"`{name}` {type_}" for name, type_ in columns)
-
-
 def round_rows(packed: DataFrame, pieces: DataFrame, one: Round, work: Work) -> DataFrame:
     """Pieces of one round. packed: rows of the groups that are split; pieces: of the rounds before."""
     number, names = one.number, [name for name, _ in packed_fields(work)]
@@ -70,7 +67,7 @@ def round_rows(packed: DataFrame, pieces: DataFrame, one: Round, work: Work) -> 
         .repartitionById(len(one.parts), F.col("_task"))
         .sortWithinPartitions("_task", "_round", "_chunk")
         .select(*columns_with_pieces(work), "_for", "_task", "_mine", "_n_parts")
-        .mapInArrow(runner, _ddl(PIECE_FIELDS))
+        .mapInArrow(runner, ddl(PIECE_FIELDS))
     )
 
 

@@ -7,10 +7,8 @@ finishes them.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -23,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from causal_spark.engine.columns import select_pandas, select_spark
-from causal_spark.engine.keys import digest_of
+from causal_spark.engine.frames import ddl
 from causal_spark.engine.memory import memory_limit
 from causal_spark.engine.pack import BUNDLE, pack, packed_fields, unpack
 from causal_spark.engine.plan import Plan, Wave, make_bundles, make_plan, most_parts
@@ -37,7 +35,6 @@ from causal_spark.engine.rounds import (
 )
 from causal_spark.engine.stage import (
     failure_row,
-    group_status,
     lost_row,
     result_columns,
     result_table,
@@ -47,6 +44,7 @@ from causal_spark.engine.stage import (
     staged_name,
     staged_schema,
 )
+from causal_spark.engine.tally import RunSummary, Tally, counted_columns
 from causal_spark.engine.work import Group, GroupSize, Row, Work
 from causal_spark.errors import EmptyInputError
 from causal_spark.lake.schemas import RESERVED_PARTITIONS, TABLES
@@ -63,61 +61,10 @@ _SMALL_ROW_GROUPS = {"parquet.block.size": str(16 * 2**20)}
 _WAVES_WITHOUT_LAYOUT = 3
 
 
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What a run did, as ``runs`` tells it. row_counts: rows per result table."""
-
-    started_at: dt.datetime
-    finished_at: dt.datetime
-    n_groups: int
-    n_succeeded: int
-    n_declined: int
-    n_failed: int
-    rows_read: int
-    input_digest: str
-    seconds: Mapping[str, float]
-    row_counts: Mapping[str, int]
-
-    def seconds_json(self) -> str:
-        """Worker seconds per estimator as JSON."""
-        return json.dumps({name: round(value, 3) for name, value in sorted(self.seconds.items())})
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What has come back so far."""
-
-    statuses: dict[str, str]
-    seconds: Counter[str]
-
-    def add(self, group_id: str, n_estimates: int, kinds: list[str], seconds: Mapping[str, float]) -> None:
-        self.statuses[group_id] = group_status(n_estimates, kinds)
-        self.seconds.update(seconds)
-
-    def count(self, status: str) -> int:
-        return sum(found == status for found in self.statuses.values())
-
-    def line(self) -> str:
-        n_done, n_declined, n_failed = (self.count(status) for status in ("succeeded", "declined", "failed"))
-        return f"{n_done} groups done, {n_declined} declined, {n_failed} failed"
-
-
-def _ddl(fields: list[tuple[str, str]]) -> str:
-    return ", ".join(f"`{name}` {type_}" for name, type_ in fields)
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
-
-
 def require_rows(n_rows: int) -> None:
     """Raise `EmptyInputError` when there is nothing to estimate."""
     if n_rows == 0:
         raise EmptyInputError("The input has no rows.", "Check input.location and any filter before it.")
-
-
-def _input_digest(chunks: list[tuple[str, int, str]]) -> str:
-    return digest_of(part for group, chunk, found in sorted(chunks) for part in (group, str(chunk), found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +114,7 @@ class Scratch:
 def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
     """Pack, plan and run every group of a frame, wave by wave. Raises `EmptyInputError` when there is no row."""
     spark = data.sparkSession
-    started_at, clock = _now(), time.monotonic()
+    started_at, clock = dt.datetime.now(dt.UTC), time.monotonic()
     packed = _pack(data, work, scratch.path("packed"))
     sizes, chunks = _group_sizes([row.asDict() for row in packed.select(*_size_columns(work)).collect()], work)
     rows_read = sum(size.n_rows for size in sizes)
@@ -177,14 +124,16 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
     refused = {size.group_id: found for size in sizes if (found := work.refusal(size)) is not None}
     plan = make_plan([size for size in sizes if size.group_id not in refused], work)
     n_waves = len(plan.waves)
-    log.info("%d groups, %d rows; %d waves, about %.0f core seconds", len(sizes), rows_read, n_waves, plan.seconds)
+    told = {"event": "planned", "n_groups": len(sizes), "rows_read": rows_read, "n_waves": n_waves}
+    said = (len(sizes), rows_read, n_waves, plan.seconds)
+    log.info("%d groups, %d rows; %d waves, about %.0f core seconds", *said, extra=told)
     for group_id, estimators in plan.splits.items():
-        log.info("group %s is split: %s", group_id, estimators)
+        log.info("group %s is split: %s", group_id, estimators, extra={"event": "split", "group_id": group_id})
     planned = _planned(packed, plan, scratch)
     stage = f"staged_{plan.digest}"
-    schema = _ddl(staged_fields(work))
+    schema = ddl(staged_fields(work))
     kept = _staged_before(spark, schema, stage, ["_group_id"], [wave.n_groups for wave in plan.waves], scratch)
-    tally = _Tally({}, Counter())
+    tally = Tally(work)
     paths: list[str] = []
     paths_of_rounds: list[str] = []
     done_seconds = 0.0
@@ -202,17 +151,14 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
                 paths_of_rounds += round_paths
             _run_wave(rows, work, wave, path)
         paths.append(path)
-        first = spark.read.schema(schema).parquet(path).where(F.col("_part") == 0)
-        estimates, failures = staged_name(work.tables[0]), staged_name(FAILURES.name)
-        for row in first.select(
-            "_group_id", F.size(estimates).alias("n"), F.col(f"{failures}.kind").alias("kinds"), "_seconds"
-        ).collect():
-            tally.add(row["_group_id"], row["n"], row["kinds"], row["_seconds"])
+        staged = spark.read.schema(schema).parquet(path)
+        tally.add_staged(row.asDict() for row in staged.select(*counted_columns(work)).collect())
         done_seconds += wave.seconds + (sum(one.seconds for one in plan.rounds) if wave.finishes else 0.0)
         elapsed = time.monotonic() - clock
         left = elapsed * (plan.seconds - done_seconds) / max(done_seconds, 1e-9)
-        said = (wave.number + 1, n_waves, tally.line(), elapsed, left)
-        log.info("wave %d/%d: %s; %.0f s so far, about %.0f s left", *said)
+        line = (wave.number + 1, n_waves, tally.line(), elapsed, left)
+        told = {"event": "wave", "wave": wave.number + 1, "n_waves": n_waves, "seconds_left": round(left)}
+        log.info("wave %d/%d: %s; %.0f s so far, about %.0f s left", *line, extra=told)
     absent = tuple(
         (
             size.group_id,
@@ -223,42 +169,18 @@ def run_on_spark(data: DataFrame, work: Work, scratch: Scratch) -> SparkRun:
         for size in sizes
         if size.group_id not in tally.statuses
     )
-    for group_id, _ in absent:
-        tally.add(group_id, 0, ["failed"], {})
+    for group_id, failure in absent:
+        tally.add_absent(group_id, failure)
     parts = [spark.read.schema(schema).parquet(path) for path in paths] or [spark.createDataFrame([], schema)]
     everything = reduce(DataFrame.unionByName, parts)
-    counted = [F.sum(F.size(staged_name(name))).alias(name) for name in result_columns(work)]
-    row_counts = {name: n_rows or 0 for name, n_rows in everything.agg(*counted).collect()[0].asDict().items()}
-    row_counts[FAILURES.name] += len(absent)
     used = (
         scratch.path("packed"),
         f"{scratch.folder}/{_PLANNED}_{scratch.attempt}",
         scratch.path(f"{stage}/{_WAVE}=-1"),
         *paths_of_rounds,
     )
-    summary = _summary(started_at, tally, rows_read, chunks, row_counts)
+    summary = tally.summary(started_at, rows_read, chunks)
     return SparkRun(spark, work, everything, absent, summary, (*used, *paths))
-
-
-def _summary(
-    started_at: dt.datetime,
-    tally: _Tally,
-    rows_read: int,
-    chunks: list[tuple[str, int, str]],
-    row_counts: Mapping[str, int],
-) -> RunSummary:
-    return RunSummary(
-        started_at=started_at,
-        finished_at=_now(),
-        n_groups=len(tally.statuses),
-        n_succeeded=tally.count("succeeded"),
-        n_declined=tally.count("declined"),
-        n_failed=tally.count("failed"),
-        rows_read=rows_read,
-        input_digest=_input_digest(chunks),
-        seconds=dict(tally.seconds),
-        row_counts=dict(row_counts),
-    )
 
 
 def _pack(data: DataFrame, work: Work, path: str) -> DataFrame:
@@ -270,7 +192,7 @@ def _pack(data: DataFrame, work: Work, path: str) -> DataFrame:
     def packer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return pack(batches, work)
 
-    schema = _ddl(packed_fields(work))
+    schema = ddl(packed_fields(work))
     # Every value column takes part, so that rows alike in unit and time come in one order too.
     packed = rows.sortWithinPartitions(*keys, *columns.sorting).mapInArrow(packer, schema)
     packed.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).parquet(path)
@@ -327,7 +249,7 @@ def _run_wave(planned: DataFrame, work: Work, wave: Wave, path: str) -> None:
         .repartitionById(wave.n_tasks, F.col("_task"))
         .sortWithinPartitions(*order)
         .select(*columns)
-        .mapInArrow(runner, _ddl(staged_fields(work)))
+        .mapInArrow(runner, ddl(staged_fields(work)))
     )
     rows.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).parquet(path)
 
@@ -339,7 +261,7 @@ def _run_rounds(
 
     packed: rows of these groups.
     """
-    spark, schema = packed.sparkSession, _ddl(PIECE_FIELDS)
+    spark, schema = packed.sparkSession, ddl(PIECE_FIELDS)
     stage = f"rounds_{plan.digest}"
     kept = _staged_before(spark, schema, stage, PART_KEY, [len(one.parts) for one in plan.rounds], scratch)
     pieces = spark.createDataFrame([], schema)
@@ -348,11 +270,12 @@ def _run_rounds(
         path = scratch.path(f"{stage}/{_WAVE}={one.number}", kept.get(one.number))
         told = (one.number + 1, len(plan.rounds))
         if one.number in kept:
-            log.info("round %d/%d: taken over from attempt %s", *told, kept[one.number])
+            log.info("round %d/%d: taken over from attempt %s", *told, kept[one.number], extra={"event": "round"})
         else:
             rows = round_rows(packed, pieces, one, work)
             rows.write.mode("overwrite").options(**_SMALL_ROW_GROUPS).parquet(path)
-            log.info("round %d/%d: %d tasks done; %.0f s so far", *told, len(one.parts), time.monotonic() - clock)
+            done = (*told, len(one.parts), time.monotonic() - clock)
+            log.info("round %d/%d: %d tasks done; %.0f s so far", *done, extra={"event": "round"})
         paths.append(path)
         pieces = spark.read.schema(schema).parquet(*paths)
     return pieces, (*paths, scratch.path(f"{stage}/{_WAVE}=-1"))
@@ -400,7 +323,7 @@ class LocalRun:
 
 def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
     """The same as `run_on_spark` for a pandas frame that has rows, without Spark."""
-    started_at = _now()
+    started_at = dt.datetime.now(dt.UTC)
     packed = list(pack(select_pandas(data, work.columns).to_batches(), work))
     sizes, chunks = _group_sizes(pa.Table.from_batches(packed).select(_size_columns(work)).to_pylist(), work)
     work = work.within(memory_limit(None, work.memory_limit, [work.memory(size) for size in sizes]))
@@ -408,14 +331,19 @@ def run_in_process(data: pd.DataFrame, work: Work) -> LocalRun:
     staged = pa.Table.from_batches(batches, staged_schema(work)).sort_by(
         [("_group_id", "ascending"), ("_part", "ascending")]
     )
-    tally = _Tally({}, Counter())
-    estimates, failures = staged_name(work.tables[0]), staged_name(FAILURES.name)
-    for row in staged.select(["_group_id", "_part", estimates, failures, "_seconds"]).to_pylist():
-        if row["_part"] == 0:
-            kinds = [failure["kind"] for failure in row[failures]]
-            tally.add(row["_group_id"], len(row[estimates]), kinds, dict(row["_seconds"]))
-    counts = {name: pc.sum(pc.list_value_length(staged[staged_name(name)])).as_py() for name in result_columns(work)}
-    return LocalRun(work, staged, _summary(started_at, tally, len(data), chunks, counts))
+    tally = Tally(work)
+    tally.add_staged(_counted(staged, work))
+    return LocalRun(work, staged, tally.summary(started_at, len(data), chunks))
+
+
+def _counted(staged: pa.Table, work: Work) -> Iterator[dict[str, Any]]:
+    """What `counted_columns` gives on Spark."""
+    sizes = {name: pc.list_value_length(staged[staged_name(name)]).to_pylist() for name in result_columns(work)}
+    rows = staged.select(["_group_id", "_part", "_seconds", staged_name(FAILURES.name)]).to_pylist()
+    for place, row in enumerate(rows):
+        failures = row.pop(staged_name(FAILURES.name))
+        causes = {name: [one[name] for one in failures] for name in ("kind", "stage", "estimator", "error_class")}
+        yield {**row, **causes, **{f"n_{name}": counts[place] for name, counts in sizes.items()}}
 
 
 def _whole_bundles(groups: Iterable[Group], bundles: Iterable[Sequence[GroupSize]]) -> Iterator[list[Group]]:

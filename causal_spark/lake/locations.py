@@ -15,6 +15,11 @@ _PATH = re.compile(r"([a-z][a-z0-9+.-]*:/|/|\./|\.\./|~/|[A-Za-z]:\\).*", re.DOT
 _PART = r"[A-Za-z_][A-Za-z0-9_-]*"
 _TABLE = re.compile(rf"{_PART}(\.{_PART}){{1,2}}")
 _SCHEMA = re.compile(rf"{_PART}\.{_PART}")
+# abfss://container@account has a user without a password: no secret.
+_PASSWORD = re.compile(r"(://[^/\s:@]+:)[^\s@]+(?=@)")
+_PARAMETER = re.compile(
+    r"([?&;][^=&;\s]*(?:sig|token|passw|pwd|secret|key|credential)[^=&;\s]*=)[^&;\s'\"]+", re.IGNORECASE
+)
 
 
 def quoted(identifier: str) -> str:
@@ -25,6 +30,11 @@ def quoted(identifier: str) -> str:
 def text_literal(text: str) -> str:
     """A SQL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def without_secrets(text: str) -> str:
+    """The text with passwords and tokens in the URLs it holds overwritten."""
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***", text))
 
 
 @dataclass(frozen=True, slots=True)

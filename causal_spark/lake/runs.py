@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import or_
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -45,6 +48,7 @@ class RunRecord:
     rows_written: int
     seconds_by_estimator: str
     seed: int
+    series: str | None
     contract_version: int = CONTRACT_VERSION
 
 
@@ -60,21 +64,35 @@ def append_run(spark: SparkSession, location: Location, record: RunRecord) -> No
     append_frames(spark, location, {RUNS: rows}, {RUNS.name: 1}, commit)
 
 
-def succeeded_run(spark: SparkSession, location: Location, job: str, run_key: str) -> str | None:
-    """The run_id of the newest succeeded attempt of that job and key, or None."""
-    mine = (F.col("status") == "succeeded") & (F.col("job") == job) & (F.col("run_key") == run_key)
+#: What tells visible runs apart: the newest succeeded attempt of each.
+VISIBLE = ("job", "run_key")
+#: What tells latest runs apart. Runs of older contracts have no series.
+LATEST = ("job", "coalesce(series, run_key)")
+
+
+def succeeded_run(
+    spark: SparkSession, location: Location, job: str, run_key: str, series: str | None = None
+) -> str | None:
+    """The run_id of the newest succeeded attempt of that job and key, or None.
+
+    series: when given, the attempt must be the latest of it: an older one's rows are not what readers see.
+    """
+    mine = (F.col("status") == "succeeded") & (F.col("job") == job)
+    wanted = [F.col("run_key") == run_key]
+    if series is not None:
+        wanted.append(F.col("series") == series)
     try:
-        runs = location.table(RUNS.name).load(spark.read).where(mine)
-        newest = runs.orderBy(F.col("finished_at").desc(), F.col("run_id").desc()).select("run_id").limit(1)
+        runs = location.table(RUNS.name).load(spark.read).where(mine & reduce(or_, wanted))
+        newest = runs.orderBy(F.col("finished_at").desc(), F.col("run_id").desc()).select("run_id", "run_key").limit(1)
         # On Connect a missing table shows only when rows are asked for.
         found = newest.collect()
     except AnalysisException:
         return None
-    return str(found[0]["run_id"]) if found else None
+    return str(found[0]["run_id"]) if found and found[0]["run_key"] == run_key else None
 
 
-def visible_run_ids(spark: SparkSession, location: Location) -> DataFrame:
-    """One column ``run_id``: the newest succeeded attempt of every job and run_key."""
-    newest = Window.partitionBy("job", "run_key").orderBy(F.col("finished_at").desc(), F.col("run_id").desc())
+def newest_runs(spark: SparkSession, location: Location, keys: Sequence[str]) -> DataFrame:
+    """One column ``run_id``: the newest succeeded attempt by `VISIBLE` or `LATEST` keys."""
+    newest = Window.partitionBy(*map(F.expr, keys)).orderBy(F.col("finished_at").desc(), F.col("run_id").desc())
     runs = location.table(RUNS.name).load(spark.read).where(F.col("status") == "succeeded")
     return runs.withColumn("place", F.row_number().over(newest)).where(F.col("place") == 1).select("run_id")

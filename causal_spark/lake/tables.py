@@ -94,7 +94,7 @@ def ensure_table(spark: SparkSession, place: Place, schema: TableSchema) -> None
         fields = place.load(spark.read).schema.fields
     except AnalysisException:
         try:
-            _retrying(lambda: spark.sql(create_statement(schema, place)).collect())
+            retrying(lambda: spark.sql(create_statement(schema, place)).collect())
             fields = place.load(spark.read).schema.fields
         except PySparkException as error:
             raise WriteError(
@@ -127,7 +127,7 @@ def _add_columns(spark: SparkSession, place: Place, columns: tuple[Column, ...])
     checks = [f"ADD CONSTRAINT {quoted(column.name)} CHECK ({column.check})" for column in columns if column.check]
     try:
         for change in (f"ADD COLUMNS ({added})", *checks):
-            _retrying(partial(_commit_statement, spark, f"ALTER TABLE {place.sql} {change}"))
+            retrying(partial(_commit_statement, spark, f"ALTER TABLE {place.sql} {change}"))
     except PySparkException as error:
         raise WriteError(
             f"Table {place.address} lacks {columns[0].name}, which cannot be added: {str(error).splitlines()[0]}",
@@ -139,7 +139,8 @@ def _commit_statement(spark: SparkSession, statement: str) -> None:
     spark.sql(statement).collect()
 
 
-def _retrying(commit: Callable[[], Answer]) -> Answer:
+def retrying(commit: Callable[[], Answer]) -> Answer:
+    """Commit again, after a pause, when another writer came first. Raises what the last attempt raises."""
     # Only the commit is repeated: what it writes is already materialised. Classic Spark has no class of its own for
     # Delta's conflicts and lets the JVM's error through, so they are told by their words.
     for attempt in range(1, _ATTEMPTS + 1):
@@ -172,7 +173,7 @@ def append_rows(place: Place, rows: DataFrame, commit: Commit) -> None:
     writer = rows.write.mode("append").option("userMetadata", commit.metadata())
     # One transaction per table and attempt, so a constant version is monotone and repeats are skipped by Delta.
     writer = writer.option("txnAppId", f"causal_spark/{commit.run_id}").option("txnVersion", "1")
-    _retrying(lambda: place.save(writer))
+    retrying(lambda: place.save(writer))
 
 
 def _landed(spark: SparkSession, place: Place, commit: Commit) -> int:
@@ -184,8 +185,9 @@ def _landed(spark: SparkSession, place: Place, commit: Commit) -> int:
 
 def ensure_tables(spark: SparkSession, location: Location, names: Iterable[str], groups: tuple[Column, ...]) -> None:
     """Create or check result tables for one shape of group columns. Raises as `ensure_table` does."""
+    schemas = [TABLES[name].with_groups(groups) for name in names]
     with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(lambda name: ensure_table(spark, location.table(name), TABLES[name].with_groups(groups)), names))
+        list(pool.map(lambda schema: ensure_table(spark, location.table(schema.name), schema), schemas))
 
 
 def append_tables(

@@ -12,6 +12,7 @@ import pytest
 
 from causal_spark import PanelEffects, panel_effects
 from causal_spark.engine import panel_groups, panels
+from causal_spark.jobs import JOB_NAMES
 from tests.engine.steps import with_steps
 from tests.frames import ROLES, grouped, long_panel
 
@@ -85,28 +86,38 @@ print(json.dumps({
 """
 
 
-def test_fit_and_write_give_on_connect_what_they_give_in_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pandas as pd
-
-    FRAME.to_parquet(tmp_path / "rows.parquet")
+def client(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A Python process with what a client of Spark Connect needs."""
     environment = {
         **os.environ,
         "SPARK_CONF_DIR": str(ROOT / "conf"),
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": str(ROOT),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, str(tmp_path), str(tmp_path / "rows.parquet"), json.dumps(ROLES)],
+    return subprocess.run(
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=580,
         check=False,
         env=environment,
-        cwd=tmp_path,
+        cwd=folder,
     )
-    assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if "\tat " not in line)[-4000:]
+
+
+def words_of(done: subprocess.CompletedProcess[str]) -> str:
+    """What it said before it ended, less the JVM's stack traces."""
+    return "\n".join(line for line in done.stderr.splitlines() if "\tat " not in line)[-4000:]
+
+
+def test_fit_and_write_give_on_connect_what_they_give_in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pandas as pd
+
+    FRAME.to_parquet(tmp_path / "rows.parquet")
+    done = client(["-c", CLIENT, str(tmp_path), str(tmp_path / "rows.parquet"), json.dumps(ROLES)], tmp_path)
+    assert done.returncode == 0, words_of(done)
     said = json.loads(done.stdout.strip().splitlines()[-1])
     # The last of the rounds are the placebos, which cost as much again each.
     assert said == {
@@ -127,3 +138,10 @@ def test_fit_and_write_give_on_connect_what_they_give_in_process(
     wanted = wanted.sort_values(["group_id", "estimator"], ignore_index=True)
     columns = [name for name in wanted if name != "seconds"]
     pd.testing.assert_frame_equal(found[columns], wanted[columns], check_exact=True, check_dtype=False)
+
+
+def test_every_job_gives_on_connect_what_it_gives_in_process(tmp_path: Path) -> None:
+    done = client([str(ROOT / "tests" / "cluster" / "all_jobs.py"), str(tmp_path), "remote"], tmp_path)
+    assert done.returncode == 0, words_of(done)
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert said == {name: [1, 3, 2, 1] for name in JOB_NAMES}

@@ -1,7 +1,7 @@
 import pytest
 
 from causal_spark.errors import LocationError
-from causal_spark.lake.locations import folder_address, input_place, output_location, quoted
+from causal_spark.lake.locations import folder_address, input_place, output_location, quoted, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,20 @@ def test_scratch_folders_are_paths(text: str) -> None:
 def test_identifiers_cannot_end_early() -> None:
     assert quoted("a`b") == "`a``b`"
     assert output_location("/a`; DROP").table("t").sql == "delta.`/a``; DROP/t`"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("s3a://AKIA123:s3c/r3t@bucket/in", "s3a://AKIA123:***@bucket/in"),
+        ("s3a://AKIA123:s3cr3t@bucket/in", "s3a://AKIA123:***@bucket/in"),
+        ("jdbc:postgresql://me:pa55@host/db and more", "jdbc:postgresql://me:***@host/db and more"),
+        ("abfss://container@account.dfs.core.windows.net/in", "abfss://container@account.dfs.core.windows.net/in"),
+        ("https://a.blob/x?sv=2024&sig=abc%2F&se=1", "https://a.blob/x?sv=2024&sig=***&se=1"),
+        ("jdbc:sqlserver://h;user=me;password=pa55;x=1", "jdbc:sqlserver://h;user=me;password=***;x=1"),
+        ("https://x?access_token=abc", "https://x?access_token=***"),
+        ("/data/key=1/token=2", "/data/key=1/token=2"),
+    ],
+)
+def test_passwords_and_tokens_in_urls_are_overwritten(text: str, clean: str) -> None:
+    assert without_secrets(text) == clean

@@ -33,8 +33,8 @@ from causal_spark.lake.schemas.runs import FAILURES, RUNS
 #: tuning, must look. 4: ``panel_variances`` ends in one more column, and ``panel_cells.std_error`` may be filled.
 #: 5: ``response_curves`` and ``balance``. 6: ``response_curves`` ends in ``expected_bias``, and its intervals hold it.
 #: 7: the tables of individual effects, one of which holds bytes. 8: the tables of root causes. 9: the tables of the
-#: estimator study.
-CONTRACT_VERSION = 9
+#: estimator study. 10: ``runs`` ends in ``series``, and catalogs have ``_latest`` views.
+CONTRACT_VERSION = 10
 
 #: Types every reader of protocol version 1 understands.
 TYPES = ("STRING", "BIGINT", "INT", "BOOLEAN", "DATE", "TIMESTAMP", "DOUBLE", "BINARY")

@@ -26,6 +26,7 @@ RUNS = TableSchema(
         count("rows_written", "Rows this attempt appended to result tables, runs excluded."),
         text("seconds_by_estimator", "JSON object: worker seconds per estimator, its variances included."),
         Column("seed", "BIGINT", "Seed of the run.", required=True),
+        text("series", "Name of the analysis: of its runs, the newest succeeded one is the latest.", required=False),
     ),
     keyed=False,
     has_group_columns=False,
