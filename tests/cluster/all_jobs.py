@@ -39,9 +39,9 @@ def run_and_compare(spark: SparkSession, case: JobCase, home: Path, how: str | N
 
     Returns the number of runs, and of groups: in all, succeeded, failed.
     """
-    frames = [case.frame(f"region {k}", k) for k in range(6 if how else 2)]
+    frames = [case.frame(f"region {k}", k) for k in range(4 if how else 2)]
     save(spark, pd.concat([*frames, case.bad()], ignore_index=True), home)
-    config, job, marker = case.config(home), case.job, home / "marker"
+    config, job, marker = case.config(home, **case.slim), case.job, home / "marker"
     if how is not None:
         job = dataclasses.replace(job, work=lambda config, rows: Dying(case.job.work(config, rows), how, str(marker)))
     began = time.monotonic()
