@@ -71,12 +71,18 @@ def in_small_pieces() -> None:
     plan.SPLIT_SHARE = 0.0
 
 
+def session(master: str) -> SparkSession:
+    """A session for many plans over few rows: compiling them takes longer than running them."""
+    builder = SparkSession.builder.master(master).config("spark.sql.codegen.wholeStage", "false")
+    return builder.config("spark.sql.codegen.factoryMode", "NO_CODEGEN").getOrCreate()
+
+
 def be_the_victim(name: str, source: Path, target: Path) -> None:
     """The process that is killed."""
     in_small_pieces()
     case = CASES[name]
     # A worker that is killed is one failed attempt of a task.
-    spark = SparkSession.builder.master("local[2,4]").getOrCreate()
+    spark = session("local[2,4]")
     with logged("json"), about(job=name, run_id="victim"):
         run_job(spark, case.job, config_for(case, source, target, DISTURBED))
     spark.stop()
@@ -317,7 +323,7 @@ def main() -> None:
     in_small_pieces()
     stamp = origin()
     folder = SCRATCH / "chaos"
-    spark = SparkSession.builder.master("local[2]").getOrCreate()
+    spark = session("local[2]")
     stages = [set_up(spark, CASES[name], folder) for name in options.jobs]
     options.results.unlink(missing_ok=True)
     broken = 0
