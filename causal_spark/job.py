@@ -38,6 +38,7 @@ from causal_spark.errors import ConfigError
 from causal_spark.lake.locations import Location, folder_address, output_location, without_secrets
 from causal_spark.lake.schemas.runs import FAILURES, RUNS
 from causal_spark.lake.tables import ensure_tables, few_rows
+from causal_spark.lake.views import SUFFIX
 from causal_spark.logs import about
 from causal_spark.results import Result
 
@@ -270,9 +271,13 @@ def report(spark: SparkSession, job: Job[AnyConfig], written: Written) -> str:
         "written by this run" if written.new else "already there: this run key succeeded before (--force runs again)"
     )
     lines.append(f"\nRun {written.run_id}, {state}.")
-    table = output.table(job.shown).sql
     lines.append(f"Delta tables: {output.address}{'/' if output.is_path else ''}")
     lines.append("Query them, in spark-sql or a notebook:")
-    lines.append(f"  SELECT * FROM {table} WHERE run_id = '{written.run_id}'")  # noqa: S608 - shown, not run
-    lines.append("docs/tables.md has the query that always finds the newest run.")
+    if output.is_path:
+        table = output.table(job.shown).sql
+        lines.append(f"  SELECT * FROM {table} WHERE run_id = '{written.run_id}'")  # noqa: S608 - shown, not run
+        lines.append("docs/tables.md has the query that always finds the newest run.")
+    else:
+        lines.append(f"  SELECT * FROM {output.table(job.shown + SUFFIX).sql}")  # noqa: S608 - shown, not run
+        lines.append("Views whose names end so always show the newest run; docs/tables.md says more.")
     return "\n".join(lines) + "\n"

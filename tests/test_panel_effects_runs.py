@@ -134,7 +134,10 @@ def test_a_catalog_schema_takes_the_tables_and_views_show_the_latest(
     )
     assert spark.sql(example.replace("spark_catalog.effects.", "effects_out.")).count() == 4
     assert not run_job(spark, PANEL_EFFECTS, config_for(folder, output=output, seed=8)).new
-    assert "did" in report(spark, PANEL_EFFECTS, written)
+    said = report(spark, PANEL_EFFECTS, written)
+    assert "did" in said
+    (shown,) = re.findall(r"^  (SELECT .*)$", said, re.MULTILINE)
+    assert spark.sql(shown).count() == 4
     # A view of an older contract is made anew; one that is as it should be is not.
     spark.sql("CREATE OR REPLACE VIEW effects_out.panel_effects_latest AS SELECT run_id FROM effects_out.panel_effects")
     made: list[str] = []

@@ -19,7 +19,7 @@ from causal_spark.job import run_job
 from causal_spark.lake import tables as lake_tables
 from causal_spark.lake.locations import output_location
 from causal_spark.lake.runs import LATEST, newest_runs
-from tests.job_cases import CASES, JobCase, read, save, seen, visible
+from tests.job_cases import CASES, JobCase, comparable, read, save, seen, visible
 
 pytestmark = [pytest.mark.spark, pytest.mark.reruns]
 
@@ -155,26 +155,22 @@ def test_a_group_that_vanished_leaves_no_stale_row_and_an_empty_input_changes_no
 
 
 def test_two_writers_at_once_both_land_and_estimate_once(
-    spark: SparkSession, case: JobCase, finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, case: JobCase, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waves = count_calls(monkeypatch, running, "_run_wave")
-    configs = [config_for(case, finished, folder, series=name, seed=9) for name in ("one", "two")]
-    sessions = [spark.newSession() for _ in configs]
+    # They also meet where tables are made.
+    configs = [config_for(case, finished, tmp_path, series=name) for name in ("one", "two")]
     with ThreadPoolExecutor(2) as pool:
-        running_now = [
-            pool.submit(run_job, session, case.job, config, force=True)
-            for session, config in zip(sessions, configs, strict=True)
-        ]
-        written = [one.result() for one in running_now]
+        both = [pool.submit(run_job, spark.newSession(), case.job, config, force=True) for config in configs]
+        written = [one.result() for one in both]
     assert all(one.new for one in written)
     assert len(waves) == 2
-    counts = {
-        name: {row["run_id"]: row["count"] for row in read(spark, folder, name).groupBy("run_id").count().collect()}
-        for name in case.job_tables
-    }
-    assert counts[case.job_tables[0]][written[0].run_id] > 0
-    for found in counts.values():
-        assert found.get(written[0].run_id) == found.get(written[1].run_id)
+    wanted = contents(spark, case, finished)
+    for name in case.job_tables:
+        rows = read(spark, tmp_path, name).toPandas()
+        for one in written:
+            found = comparable(rows[rows["run_id"] == one.run_id])
+            pd.testing.assert_frame_equal(found, wanted[name], check_exact=True, check_dtype=False, obj=name)
 
 
 def test_a_lost_group_is_a_failure_and_not_a_silence(
