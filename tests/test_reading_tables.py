@@ -17,7 +17,7 @@ from tests.frames import grouped, long_panel
 from tests.panel_jobs import config_for, read, save
 from tests.written import delta_reader
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.reruns]
 TEXT = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
 FOLDER = TEXT.partition("### In a folder")[2].partition("### With polars")[0]
 IN_SPARK, IN_DUCKDB, *QUERIES = re.findall(r"```sql\n(.*?)```", FOLDER, re.DOTALL)
