@@ -65,10 +65,10 @@ def config_for(case: JobCase, source: Path, target: Path, level: float) -> JobCo
 
 
 def in_small_pieces() -> None:
-    """Make a run of many waves, and of rounds where a job has them."""
-    plan.WAVE_SECONDS = plan.TASK_SECONDS = plan.PART_SECONDS = 1e-2
-    plan.SPLIT_SECONDS = 5e-2
-    plan.SPLIT_SHARE = 0.0
+    """Make a run of many waves, or of rounds where a job has them."""
+    plan.WAVE_SECONDS = plan.TASK_SECONDS = 1e-2
+    plan.SPLIT_SECONDS, plan.SPLIT_SHARE = 1e-4, 0.0
+    plan.PART_SECONDS, plan.PART_ROW_SECONDS = 1e-3, 0.0
 
 
 def session(master: str) -> SparkSession:
@@ -255,7 +255,7 @@ def disturb(
     victim = start(case.name, stage.home, target)
     while not victim.ended() and victim.phase() != phase:
         time.sleep(0.02)
-    until = time.monotonic() + chance.uniform(0, stage.spans.get(phase, 0.0))
+    until = time.monotonic() + chance.uniform(0, stage.spans[phase])
     while not victim.ended() and time.monotonic() < until:
         time.sleep(0.01)
     hit, done = victim.phase(), False
@@ -291,12 +291,12 @@ def rounds(
     spark: SparkSession, stages: list[Stage], n: int, least: int, chance: random.Random
 ) -> Iterable[dict[str, object]]:
     """Rounds over jobs and phases in turn, until there are n and every phase was hit so often."""
-    names = list(dict.fromkeys(PHASES.values()))
+    names = [name for name in dict.fromkeys(PHASES.values()) if any(stage.spans[name] > 0 for stage in stages)]
     hits: Counter[str] = Counter()
     number = 0
     while number < n or min(hits[name] for name in names) < least:
         wanted = min(names, key=lambda name: (hits[name], chance.random()))
-        able = [stage for stage in stages if stage.spans.get(wanted, 0.0) > 0]
+        able = [stage for stage in stages if stage.spans[wanted] > 0]
         stage = able[chance.randrange(len(able))]
         kill = "worker" if wanted in WITH_WORKERS and chance.random() < 0.5 else "driver"
         row = disturb(spark, stage, wanted, kill, chance)
