@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from causal_spark.engine.columns import PanelRoles, panel_columns
 from causal_spark.engine.keys import canonical_json
@@ -24,6 +25,11 @@ DEFAULTS = StudyOptions()
 @dataclass(frozen=True)
 class StudyResult(Result):
     """What an estimator study found, see `Result`."""
+
+    pictures: ClassVar[Mapping[str, str]] = {
+        "estimator_race": "estimators",
+        "coverage_and_power": "variances",
+    }
 
     @property
     def estimators(self) -> Frame:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from causal_spark.engine.arms import ArmWork
 from causal_spark.engine.columns import ArmRoles, arm_columns
@@ -24,6 +26,15 @@ Cost = float | str
 @dataclass(frozen=True)
 class EffectResult(Result):
     """Individual effects of a run, see `Result`."""
+
+    pictures: ClassVar[Mapping[str, str]] = {
+        "arm_effects": "arm_effects",
+        "policy_values": "policy_values",
+    }
+
+    def _told(self, kind: str) -> dict[str, Any]:
+        control = json.loads(self._config_json)["control"]
+        return {"reference": str(control)} if kind == "arm_effects" else {}
 
     @property
     def individual_effects(self) -> Frame:

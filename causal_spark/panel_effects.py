@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 from causal_spark.engine.columns import PanelRoles, panel_columns
 from causal_spark.engine.keys import canonical_json
@@ -20,6 +20,15 @@ CLASSIC_ESTIMATORS = ("did", "sc", "difp", "mc", "sdid")
 @dataclass(frozen=True)
 class PanelResult(Result):
     """Effects of a run, see `Result`."""
+
+    pictures: ClassVar[Mapping[str, str]] = {
+        "counterfactual": "cells",
+        "event_study": "event_study",
+        "weights": "weights",
+    }
+
+    def _told(self, kind: str) -> dict[str, Any]:
+        return {"event_study": self.event_study} if kind == "counterfactual" else {}
 
     @property
     def effects(self) -> Frame:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from causal_spark.dose_response.registry import WEIGHTINGS
 from causal_spark.dose_response.second_stage import SECOND_STAGES, StageName, StageOptions
@@ -33,6 +34,11 @@ _STAGES = {name: _Stage() for name in SECOND_STAGES}
 @dataclass(frozen=True)
 class CurveResult(Result):
     """Response curves of a run, see `Result`."""
+
+    pictures: ClassVar[Mapping[str, str]] = {
+        "response_curves": "curves",
+        "balance": "balance",
+    }
 
     @property
     def curves(self) -> Frame:

@@ -6,10 +6,10 @@ import atexit
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
@@ -19,10 +19,13 @@ from causal_spark.engine.publish import Origin, Written, find_written, make_run_
 from causal_spark.engine.run import LocalRun, Scratch, SparkRun, require_rows, run_in_process, run_on_spark
 from causal_spark.engine.tally import RunSummary
 from causal_spark.engine.work import Work
-from causal_spark.errors import ConfigError, LocationError
+from causal_spark.errors import ConfigError, LocationError, did_you_mean
 from causal_spark.lake.locations import folder_address, output_location
 from causal_spark.lake.schemas.runs import FAILURES
 from causal_spark.methods import checked_run_key
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Frame = pd.DataFrame | DataFrame
 
@@ -34,6 +37,9 @@ class Result:
     summary: groups in, succeeded, declined and failed, rows read, seconds.
     A Spark result lies in a work location until it is written; `close` removes it when that was a temporary folder.
     """
+
+    #: Pictures it has, each with the table it is drawn from.
+    pictures: ClassVar[Mapping[str, str]] = {}
 
     summary: RunSummary
     _run: SparkRun | LocalRun = field(repr=False)
@@ -103,6 +109,31 @@ class Result:
         if isinstance(self._run, SparkRun):
             return self._run.frame(name)
         return spark.createDataFrame(self._run.table(name))
+
+    def plot(self, kind: str | None = None, **options: Any) -> Figure:
+        """Draw a picture of the results; without a kind, the first of those that this result has.
+
+        Kinds and their options (``group``, ``estimators``, labels) are the functions of `causal_spark.plots` and what
+        they take beside the table. Needs matplotlib. Raises `ConfigError` for another kind, and as these functions do.
+        """
+        chosen = next(iter(self.pictures)) if kind is None else kind
+        if chosen not in self.pictures:
+            raise ConfigError(f"There is no picture {kind!r} of this.", did_you_mean(str(kind), self.pictures))
+        try:
+            from causal_spark import plots
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("matplotlib"):
+                raise
+            raise ModuleNotFoundError(
+                "Pictures need matplotlib: pip install 'causal_spark[plots]'.", name=error.name
+            ) from error
+        figure: Figure = getattr(plots, chosen)(getattr(self, self.pictures[chosen]), **self._told(chosen) | options)
+        return figure
+
+    def _told(self, kind: str) -> dict[str, Any]:
+        """Options of a picture that the fit itself knows."""
+        del kind
+        return {}
 
     def close(self) -> None:
         """Remove the temporary folder of a Spark result; its frames cannot be read afterwards."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from causal_spark.engine.build_nodes import CHANGED, EVENT, NORMAL
 from causal_spark.engine.columns import NodeRoles, node_columns
@@ -25,6 +26,16 @@ DEFAULTS = RootCauseOptions()
 @dataclass(frozen=True)
 class RootCauseResult(Result):
     """Root causes of a run, see `Result`."""
+
+    pictures: ClassVar[Mapping[str, str]] = {
+        "root_cause_graph": "root_causes",
+        "distribution_changes": "distribution_changes",
+    }
+
+    def _told(self, kind: str) -> dict[str, Any]:
+        told = json.loads(self._config_json)
+        edges = [(cause, effect) for cause, effect in told["graph"]]
+        return {"edges": edges} if kind == "root_cause_graph" else {"target": told["target"]}
 
     @property
     def root_causes(self) -> Frame:

@@ -25,6 +25,7 @@ ALLOWED = {
     },
     "root_cause": {"numpy", "scipy", "causal_spark.errors", "causal_spark.root_cause"},
     "neural": {"torch", "causal_spark.neural"},
+    "plots": {"numpy", "pandas", "matplotlib", "causal_spark.errors", "causal_spark.plots"},
     "tabular": {"numpy", "causal_spark.errors", "causal_spark.tabular"},
     "lake": {"pyspark", "causal_spark.errors", "causal_spark.lake"},
 }

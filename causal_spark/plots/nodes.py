@@ -14,6 +14,7 @@ from causal_spark.errors import ConfigError
 from causal_spark.plots.style import chosen, looks, of_group, styled, zero_line
 
 Edges = Sequence[tuple[str, str]]
+_SHIFT = 0.35
 
 
 def layout(edges: Edges) -> dict[str, tuple[float, float]]:
@@ -38,7 +39,8 @@ def layout(edges: Edges) -> dict[str, tuple[float, float]]:
             near = {node: _mean_height(node, edges, height) for node in column}
             for place, node in enumerate(sorted(column, key=lambda one: near[one])):
                 height[node] = _centred(place, len(column))
-    return {node: (float(depth[node]), height[node]) for node in nodes}
+    # Columns are shifted against each other, so that edges do not run through the nodes between their ends.
+    return {node: (float(depth[node]), height[node] + _SHIFT * (depth[node] % 2)) for node in nodes}
 
 
 def _centred(place: int, n: int) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import norm
 
 from causal_spark.plots.style import BLACK, Look, chosen, looks, of_group, styled, zero_line
 
@@ -31,13 +30,14 @@ def counterfactual(
     estimators: Sequence[str] | None = None,
     outcome: str = "Outcome",
     time: str = "Period",
-    confidence_level: float = 0.95,
+    event_study: Any = None,
 ) -> Figure:
     """Treated units as observed and as predicted without treatment, and the effect between the two, over time.
 
     cells: ``result.cells`` of a fit with ``cells="all"``; with treated cells alone there is nothing before treatment.
-    Several treated units are shown by their mean. outcome, time: labels, with units. The band of the effect is that
-    of the cells' standard errors, where one unit is treated and has them.
+    Several treated units are shown by their mean. outcome, time: labels, with units. event_study:
+    ``result.event_study``, whose intervals are drawn as a band where one estimator is shown and all treatment starts
+    at once.
     """
     rows, title = of_group(cells, group, "estimator")
     treated = rows[rows["unit"].isin(rows.loc[rows["treated"], "unit"].unique())]
@@ -56,9 +56,11 @@ def counterfactual(
         style: dict[str, Any] = {"color": look.colour, "linestyle": look.dashes, "linewidth": 1.6}
         levels.plot(means.index, means["counterfactual"], label=f"without treatment, {name}", **style)
         effects.plot(means.index, means["effect"], label=name, **style)
-        if single and len(names) == 1:
-            _band(effects, mine.set_index("time").sort_index(), look, confidence_level)
     start = treated.loc[treated["treated"], "time"].min()
+    starts = treated[treated["treated"]].groupby("unit")["time"].min().nunique()
+    if event_study is not None and len(names) == 1 and starts == 1:
+        events, _ = of_group(event_study, group, "estimator")
+        _band(effects, events[events["estimator"] == names[0]], observed.index, start, looks(names)[names[0]])
     before = observed.index[observed.index < start]
     if len(before):
         edge = before.max() + (start - before.max()) / 2
@@ -73,18 +75,20 @@ def counterfactual(
     return figure
 
 
-def _band(axes: Axes, cells: pd.DataFrame, look: Look, confidence_level: float) -> None:
-    known = cells[cells["std_error"].notna()]
-    if len(known):
-        half = norm.ppf(0.5 + confidence_level / 2) * known["std_error"]
+def _band(axes: Axes, events: pd.DataFrame, periods: pd.Index[Any], start: Any, look: Look) -> None:
+    """Intervals of event times at their periods."""
+    place = events["event_time"] + list(periods).index(start)
+    known = events["conf_low"].notna() & place.between(0, len(periods) - 1)
+    if known.any():
+        mine = events[known].assign(time=periods[place[known]]).sort_values("time")
         axes.fill_between(
-            known.index,
-            known["effect"] - half,
-            known["effect"] + half,
+            mine["time"],
+            mine["conf_low"],
+            mine["conf_high"],
             color=look.colour,
             alpha=0.18,
             linewidth=0,
-            label=f"{confidence_level:.0%} interval of each period",
+            label="interval of each period",
         )
         axes.legend(loc="best")
 
@@ -113,8 +117,9 @@ def event_study(
         bars = mine["conf_low"].notna().to_numpy()
         axes.vlines(at[bars], mine["conf_low"][bars], mine["conf_high"][bars], color=look.colour, linewidth=1.2)
         axes.plot(at, mine["estimate"], look.mark, color=look.colour, markersize=4.5, label=name)
-    axes.axvspan(axes.get_xlim()[0], -0.5, color="0.96", linewidth=0, zorder=0)
-    axes.margins(x=0)
+    first, last = rows["event_time"].min() - 0.6, rows["event_time"].max() + 0.6
+    axes.axvspan(first, -0.5, color="0.96", linewidth=0, zorder=0)
+    axes.set_xlim(first, last)
     axes.axvline(-0.5, color="0.55", linewidth=0.8)
     zero_line(axes)
     axes.set(title=title or "Event study", xlabel=period, ylabel=outcome)
@@ -144,7 +149,8 @@ def weights(
         shown = largest.sort_values("label") if "time" in kind else largest
         axes.barh(np.arange(len(shown)), shown["weight"], color=look.colour, height=0.7)
         axes.set_yticks(np.arange(len(shown)), shown["label"])
-        axes.invert_yaxis()
+        # Bars of all kinds are equally thick.
+        axes.set_ylim(max(counts) - 0.5, -0.5)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
         zero_line(axes, vertical=True)
