@@ -59,7 +59,17 @@ EXTRAS = {
 setup(
     name="causal_spark",
     version=VERSION.group(1),
-    description="Spark jobs that estimate causal effects on panels and write what they find to Delta Lake",
+    description="Spark jobs that estimate causal effects where the data lives and write what they find to Delta Lake",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Information Analysis",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=find_packages(include=["causal_spark", "causal_spark.*"]),
     package_data={"causal_spark": ["py.typed"]},
