@@ -59,13 +59,23 @@ def _formatter(log_format: str) -> logging.Formatter:
     )
 
 
+def _errors_of_sql() -> logging.Logger:
+    """Spark's logger of them. Where Spark is, it has to be of Spark's class: who asks first decides for the process."""
+    name = "SQLQueryContextLogger"
+    try:
+        from pyspark.logger import PySparkLogger
+    except ImportError:
+        return logging.getLogger(name)
+    return PySparkLogger.getLogger(name)
+
+
 @contextmanager
 def logged(log_format: str) -> Iterator[None]:
     """Send this package's lines to stderr in the given format, and nowhere else, meanwhile."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Context())
     handler.setFormatter(_formatter(log_format))
-    ours, errors_of_sql = logging.getLogger("causal_spark"), logging.getLogger("SQLQueryContextLogger")
+    ours, errors_of_sql = logging.getLogger("causal_spark"), _errors_of_sql()
     before = ours.level, ours.propagate, errors_of_sql.level
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)

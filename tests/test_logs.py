@@ -6,6 +6,7 @@ import json
 import logging
 
 import pytest
+from pyspark.logger import PySparkLogger
 
 from causal_spark.command import exit_code
 from causal_spark.errors import InputError
@@ -59,3 +60,11 @@ def test_loggers_are_left_as_they_were() -> None:
     with logged("text"):
         assert log.handlers != before[2]
     assert (log.level, log.propagate, list(log.handlers)) == before
+
+
+def test_the_logger_of_sql_errors_stays_of_the_class_that_spark_needs() -> None:
+    with logged("text"):
+        errors_of_sql = logging.getLogger("SQLQueryContextLogger")
+        assert isinstance(errors_of_sql, PySparkLogger)
+        assert not errors_of_sql.isEnabledFor(logging.ERROR)
+    assert errors_of_sql.isEnabledFor(logging.ERROR)

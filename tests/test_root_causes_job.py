@@ -87,9 +87,10 @@ def test_a_graph_in_a_table_is_the_same_graph(spark: SparkSession, finished: Pat
     from_table = {"location": str(finished / "edges")}
     resolved = ROOT_CAUSES.resolve(spark, config_for(finished, graph=from_table))
     assert sorted(resolved.graph) == sorted(EDGES)  # type: ignore[arg-type]
-    again = run_job(spark, ROOT_CAUSES, config_for(finished, graph=sorted([*edge] for edge in EDGES)))
+    output = {"location": str(finished / "sorted")}
+    again = run_job(spark, ROOT_CAUSES, config_for(finished, graph=sorted([*edge] for edge in EDGES), output=output))
     assert again.new
-    assert not run_job(spark, ROOT_CAUSES, config_for(finished, graph=from_table)).new
+    assert not run_job(spark, ROOT_CAUSES, config_for(finished, graph=from_table, output=output)).new
     with pytest.raises(InputError, match="no column 'source'"):
         ROOT_CAUSES.resolve(spark, config_for(finished, graph=from_table | {"cause": "source"}))
 
