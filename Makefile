@@ -147,6 +147,15 @@ pictures: .venv/installed-dev  ## Draw the pictures of docs/ anew
 	$(BIN)/python docs/draw_root_causes.py
 	$(BIN)/python docs/draw_estimator_study.py
 
+.PHONY: docs
+docs: .venv/installed-dev  ## Build the documentation site into artifacts/site
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs . artifacts/site
+	@echo "Open artifacts/site/index.html"
+
+.PHONY: try-docs
+try-docs: .venv/installed-dev  ## Run every command of the documentation in a fresh clone (ARGS="--list")
+	$(BIN)/python scripts/try_docs.py $(ARGS)
+
 .PHONY: lint
 lint: .venv/installed-dev  ## Check style, format and types
 	$(BIN)/ruff check .

@@ -46,6 +46,11 @@ EXTRAS = {
         "duckdb>=1.5,<1.6",  # the same; its Delta reader comes for a version of its own
         "duckdb-extension-delta>=1.5,<1.6",  # that reader, which DuckDB itself would fetch from its own server
         "matplotlib>=3.9",  # draws the pictures of docs/
+        "sphinx>=9",  # builds the documentation site, API reference included
+        "myst-parser>=5",  # so that its pages are Markdown and read well without being built
+        "furo>=2025.12",  # a theme for it
+        "databricks-bundles>=1.22",  # Databricks' own models of jobs, against which databricks.yml is checked
+        "build>=1.6",  # wheel and sdist
         "causallib>=0.10",  # covariates of the ACIC 2016 competition, for a study (Apache-2.0); nothing else of it
         "dowhy>=0.12",  # the oracle of root causes; later versions do not go with the others' pins
         # The client of Spark Connect, as `pyspark[connect]` lists it: the tests run on classic Spark and on Connect.
@@ -84,5 +89,5 @@ setup(
         "threadpoolctl>=3.5",  # one thread per task for linear algebra: bits must not depend on cores
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["causal-spark = causal_spark.cli:main"]},
+    entry_points={"console_scripts": ["causal-spark = causal_spark.cli:command"]},
 )

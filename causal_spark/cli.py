@@ -80,5 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return load_job(known.command.replace("-", "_")).main(rest)
 
 
+def command() -> None:
+    """What the console script runs, and wheel tasks, which call it and do not look at what it returns: it exits where
+    the exit code is not 0.
+    """
+    code = main()
+    if code:
+        sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -98,17 +98,17 @@ def load_example(name: str) -> pd.DataFrame:
     columns ``source``, ``outcome_name``, ``unit`` (string), ``year`` (int64), ``outcome`` (float64), ``treated``
     (int64, 0 or 1, never switching off again).
 
-    =================  ================  =======  ==========================================================
-    source             outcome_name      N x T    treated
-    =================  ================  =======  ==========================================================
-    prop99             packs_per_capita  39 x 31  California from 1989
-    castle_doctrine    l_homicide        50 x 11  21 states, each from the year of its law, 2005-2009
-    texas_prisons      bmprison          51 x 16  Texas from 1993
-    cps_placebo        log_wage          50 x 40  8 states, last 10 years
-    cps_placebo        hours             50 x 40  the same
-    cps_placebo        urate             50 x 40  the same
-    pwt_placebo        log_gdp           111 x 48 29 countries, last 10 years
-    =================  ================  =======  ==========================================================
+    =================  ================  ========  ==========================================================
+    source             outcome_name      N x T     treated
+    =================  ================  ========  ==========================================================
+    prop99             packs_per_capita  39 x 31   California from 1989
+    castle_doctrine    l_homicide        50 x 11   21 states, each from the year of its law, 2005-2009
+    texas_prisons      bmprison          51 x 16   Texas from 1993
+    cps_placebo        log_wage          50 x 40   8 states, last 10 years
+    cps_placebo        hours             50 x 40   the same
+    cps_placebo        urate             50 x 40   the same
+    pwt_placebo        log_gdp           111 x 48  29 countries, last 10 years
+    =================  ================  ========  ==========================================================
 
     **The two placebo sources measure nothing.** Their policy columns (``min_wage``, ``dem``) say which units are
     alike in having a policy, not when it came: they pick realistic units, to which a treatment that never happened is

@@ -27,7 +27,11 @@ _PROPERTIES = {
 #: Columns with statistics besides the group columns, run_id and group_id: what readers choose rows by. Those of every
 #: column would cost each commit more than its rows.
 _INDEXED = 2
-_CONFLICTS = ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED", "ALREADY_EXISTS", "Concurrent")
+#: The last of them is what a table looks like while another writer is creating it.
+_CONFLICTS = (
+    *("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED", "ALREADY_EXISTS", "Concurrent"),
+    "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION",
+)
 _ATTEMPTS = 4
 #: Commits of other writers that may come between an append and its check.
 _HISTORY = 50

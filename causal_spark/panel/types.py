@@ -179,12 +179,12 @@ class Fit:
     """What an estimator says of a panel.
 
     counterfactual: (n_units, n_periods) predicted untreated outcomes, NaN where the method makes no prediction
-        (control units of a weight method, cells that are not identified). At treated cells it is the imputation; at
-        untreated cells of treated units it is the method's fit (DWCP: leave-one-out prediction), which the event study
-        shows as pre-period placebos.
+    (control units of a weight method, cells that are not identified). At treated cells it is the imputation; at
+    untreated cells of treated units it is the method's fit (DWCP: leave-one-out prediction), which the event study
+    shows as pre-period placebos.
+
     tuning: how penalties came about (``none``, ``analytic``, ``cross_validation``, ``loocv``, ``race``, ``block``,
-        ``fixed``).
-    criterion: the chosen candidate's score, None without a search.
+    ``fixed``). criterion: the chosen candidate's score, None without a search.
     path: every candidate tried, in order.
     rank: numerical rank of the low-rank part, None for estimators without one.
     converged: whether every solve reached its stated optimality.

@@ -145,3 +145,12 @@ def test_every_job_gives_on_connect_what_it_gives_in_process(tmp_path: Path) -> 
     assert done.returncode == 0, words_of(done)
     said = json.loads(done.stdout.strip().splitlines()[-1])
     assert said == {name: [1, 3, 2, 1] for name in JOB_NAMES}
+
+
+def test_every_notebook_runs_on_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARK_REMOTE", "local[2]")
+    done = client([str(ROOT / "tests" / "cluster" / "all_notebooks.py"), str(tmp_path)], tmp_path)
+    assert done.returncode == 0, words_of(done)
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert set(said) == set(JOB_NAMES)
+    assert all(n > 3 for n in said.values())
