@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +12,7 @@ from matplotlib.figure import Figure
 
 from causal_spark import EstimatorStudy
 from causal_spark.examples import EXAMPLES, load_example
+from causal_spark.plots.style import looks
 
 IMAGES = Path(__file__).parent / "images"
 #: Result of `make horse-race`.
@@ -24,17 +23,9 @@ EFFECT = 30.0
 #: Beyond this an estimator's mark stands at the edge, with its figure.
 _MOST = 3.0
 
-#: Colour (of Okabe and Ito), mark and size of each estimator.
-MARKS: Mapping[str, tuple[str, str, float]] = {
-    "did": ("#E69F00", "v", 5),
-    "sc": ("#0072B2", "s", 4.5),
-    "difp": ("#CC79A7", "D", 4.5),
-    "mc": ("#009E73", "^", 5),
-    "sdid": ("#F0E442", "o", 5.5),
-    "dwcp": ("#56B4E9", "P", 6),
-    "dwcp_constant": ("#999999", "X", 6),
-    "dwcp_adaptive": ("#D55E00", "*", 10),
-}
+#: Sizes of the marks, which look equally large.
+SIZES = {"did": 5, "sc": 4.5, "difp": 4.5, "mc": 5, "sdid": 5.5, "dwcp": 6, "dwcp_constant": 6, "dwcp_adaptive": 10}
+MARKS = {name: (look.colour, look.mark, SIZES[name]) for name, look in looks(SIZES).items()}
 SHAPES = {"constant": "the effect is constant", "ramp_0.2": "the effect rises by .4 standard deviations"}
 DESIGNS = {
     "cps_log_wage": "wages,\nlike min. wage",
@@ -55,11 +46,8 @@ DESIGNS = {
     "texas_simulated": "prison,\nlike donors",
     "texas_treated_unit": "prison,\nTexas",
 }
-#: Colour, dashes and mark of each variance, as in the other pictures.
-VARIANCES: Mapping[str, tuple[str, Any, str]] = {
-    "placebo": ("#000000", (0, (2, 2)), "D"),
-    "marginal": ("#E69F00", (0, (1, 1.2)), "s"),
-    "unit_time": ("#D55E00", "solid", "o"),
+VARIANCES = {
+    name: (look.colour, look.dashes, look.mark) for name, look in looks(("placebo", "marginal", "unit_time")).items()
 }
 QUARTERS = ("quietest", "second", "third", "noisiest")
 

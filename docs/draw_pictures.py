@@ -1,7 +1,7 @@
 """Draw the pictures of docs/ into docs/images: `make pictures`, a few minutes.
 
-Colours are those of Okabe and Ito, which most colour-blind readers tell apart; line styles differ as well, so that the
-pictures can be read when printed in black.
+Colours, line styles and marks are those of `causal_spark.plots`: colour-blind readers tell them apart, and so do
+readers of a print in black.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from causal_spark import PanelEffects
 from causal_spark.examples import EXAMPLES, load_example
+from causal_spark.plots.style import looks
 
 IMAGES = Path(__file__).parent / "images"
 SEED = 20211
@@ -25,15 +26,9 @@ FIRST_TREATED = 1989
 # Of the years before, how many the picture of effects shows.
 YEARS_BEFORE = 4
 
-# Colour and dashes of each estimator, in the order of the registry.
-STYLES: Mapping[str, tuple[str, Any]] = {
-    "did": ("#E69F00", (0, (1, 1.2))),
-    "sc": ("#0072B2", (0, (5, 1.5))),
-    "difp": ("#CC79A7", (0, (3, 1.2, 1, 1.2))),
-    "mc": ("#009E73", (0, (7, 1.5, 1, 1.5, 1, 1.5))),
-    "sdid": ("#D55E00", "solid"),
-    "dwcp": ("#56B4E9", (0, (2.5, 1))),
-}
+ESTIMATORS = ("did", "sc", "difp", "mc", "sdid", "dwcp")
+# Colour and dashes of each estimator.
+STYLES = {name: (look.colour, look.dashes) for name, look in looks(ESTIMATORS).items()}
 SEQUENCE = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -41,11 +36,9 @@ MARKERS = ("o", "s", "^", "D", "v")
 STUDY = Path(__file__).parent.parent / "studies" / "results" / "variances.csv"
 FEWEST_DRAWS = 1000
 TARGETS = {"cell": "one unit, one period", "unit": "one unit, 8 periods", "block": "10 units, 8 periods"}
-VARIANCES: Mapping[str, tuple[str, Any, str]] = {
-    "marginal": ("#E69F00", (0, (1, 1.2)), "s"),
-    "unit": ("#0072B2", (0, (5, 1.5)), "^"),
-    "time": ("#009E73", (0, (3, 1.2, 1, 1.2)), "v"),
-    "unit_time": ("#D55E00", "solid", "o"),
+VARIANCES = {
+    name: (look.colour, look.dashes, look.mark)
+    for name, look in looks(("marginal", "unit", "time", "unit_time")).items()
 }
 
 # Penalties of the second picture; lambda_unit is held at what the default search chooses.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,16 +12,15 @@ from matplotlib.figure import Figure
 
 from causal_spark import ResponseCurves
 from causal_spark.examples import EXAMPLES, load_example
+from causal_spark.plots.style import looks
 
 IMAGES = Path(__file__).parent / "images"
 SEED = 20211
 GRID = tuple(range(5, 41))
 OUTCOME, LABEL = "weight_change", "kg gained by 1982"
+LABELS = {"unweighted": "unweighted", "e2b": "e2b, 95% band"}
 #: Colour, dashes and label of each weighting.
-STYLES: Mapping[str, tuple[str, Any, str]] = {
-    "unweighted": ("0.35", (0, (4, 1.5)), "unweighted"),
-    "e2b": ("#0072B2", "solid", "e2b, 95% band"),
-}
+STYLES = {name: (look.colour, look.dashes, LABELS[name]) for name, look in looks(LABELS).items()}
 
 
 def draw_smoking(path: Path) -> None:

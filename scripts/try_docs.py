@@ -43,7 +43,7 @@ def commands() -> Iterator[tuple[str, str]]:
         page = path.read_text(encoding="utf-8")
         fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         blocks = [text.replace("\\\n", " ") for language, text in fenced if not language]
-        inline = re.findall(r"`(make [a-z-]+)`", page)
+        inline = re.findall(r"`(make [a-z0-9-]+)`", page)
         for line in [*"\n".join(blocks).splitlines(), *inline]:
             command = re.sub(r"\s+", " ", line.partition(" #")[0]).strip()
             if COMMAND.match(command) and command not in seen:

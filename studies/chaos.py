@@ -280,7 +280,7 @@ def disturb(
     except CausalSparkError as error:
         row["tables"] = f"BROKEN: {type(error).__name__}"
         return row
-    found = {name: seen(spark, target, name) for name in case.job_tables}
+    found = {name: seen(target, name) for name in case.job_tables}
     runs = DeltaTable(str(target / "out" / "runs")).to_pandas()
     once = len(runs) == 2
     row["tables"] = "equal" if once and same(found, stage.after) else "BROKEN"

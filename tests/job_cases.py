@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from causal_spark.config import JobConfig, parse_config
 from causal_spark.job import Job
 from causal_spark.jobs import load_job
 from causal_spark.lake.locations import output_location
-from causal_spark.lake.runs import LATEST, VISIBLE, newest_runs
+from causal_spark.lake.runs import LATEST, newest_runs
 from tests.arm_frames import ROLES as ARM_ROLES
 from tests.arm_frames import S_LEARNER, customers
 from tests.frames import ROLES, long_panel
@@ -196,15 +197,38 @@ def read(spark: SparkSession, folder: Path, name: str) -> DataFrame:
     return spark.read.format("delta").load(str(folder / "out" / name))
 
 
-def seen(spark: SparkSession, folder: Path, name: str, keys: tuple[str, ...] = LATEST) -> pd.DataFrame:
-    """Rows of a table that readers of the latest results see."""
-    runs = newest_runs(spark, output_location(str(folder / "out")), keys)
+def seen_by_spark(spark: SparkSession, folder: Path, name: str) -> pd.DataFrame:
+    """Rows of a table that readers of the latest results see, by the rule in the package."""
+    runs = newest_runs(spark, output_location(str(folder / "out")), LATEST)
     return comparable(read(spark, folder, name).join(runs, "run_id").toPandas())
 
 
-def visible(spark: SparkSession, folder: Path, name: str) -> pd.DataFrame:
-    """Rows of a table that belong to any visible run."""
-    return seen(spark, folder, name, VISIBLE)
+def seen(folder: Path, name: str) -> pd.DataFrame:
+    """The same, read and chosen without Spark, which takes a tenth of the time."""
+    runs = _succeeded(folder)
+    return _of_newest(folder, name, runs, runs["series"].fillna(runs["run_key"]))
+
+
+def visible(folder: Path, name: str) -> pd.DataFrame:
+    """Rows of a table that belong to any visible run, likewise."""
+    runs = _succeeded(folder)
+    return _of_newest(folder, name, runs, runs["run_key"])
+
+
+def stored(folder: Path, name: str) -> pd.DataFrame:
+    """All rows of a table, read without Spark."""
+    return DeltaTable(str(folder / "out" / name)).to_pandas()
+
+
+def _succeeded(folder: Path) -> pd.DataFrame:
+    runs = stored(folder, "runs")
+    return runs[runs["status"] == "succeeded"].sort_values(["finished_at", "run_id"], ascending=False)
+
+
+def _of_newest(folder: Path, name: str, runs: pd.DataFrame, told_apart_by: pd.Series) -> pd.DataFrame:
+    newest = runs["run_id"][~(runs["job"] + "\n" + told_apart_by).duplicated()]
+    rows = stored(folder, name)
+    return comparable(rows[rows["run_id"].isin(newest)])
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:

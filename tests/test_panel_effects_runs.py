@@ -21,14 +21,21 @@ from causal_spark.errors import TableShapeError, TooManyFailuresError, WriteErro
 from causal_spark.job import report, run_job
 from causal_spark.lake import tables as lake_tables
 from causal_spark.lake import views
-from causal_spark.lake.locations import output_location
+from causal_spark.lake.locations import Place, output_location
 from causal_spark.lake.schemas import TABLES, group_columns
-from causal_spark.panel_effects_job import PANEL_EFFECTS
+from causal_spark.panel_effects_job import PANEL_EFFECTS, PanelEffectsConfig
+from tests import panel_jobs
 from tests.frames import ROLES, grouped, long_panel
-from tests.panel_jobs import FRAME, config_for, read, save, visible
+from tests.panel_jobs import FRAME, read, save, visible
 
 pytestmark = [pytest.mark.spark, pytest.mark.reruns]
 TABLES_PAGE = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+
+
+def config_for(folder: Path, **changes: Any) -> PanelEffectsConfig:
+    """A configuration whose runs append to few tables, each of which takes a second."""
+    few = {"variances": [], "output": {"location": str(folder / "out"), "cells": "none"}}
+    return panel_jobs.config_for(folder, **few | changes)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +125,9 @@ def test_a_catalog_schema_takes_the_tables_and_views_show_the_latest(
 ) -> None:
     spark.sql("CREATE SCHEMA IF NOT EXISTS effects_out")
     output = {"location": "spark_catalog.effects_out", "work_location": str(folder / "work")}
-    run_job(spark, PANEL_EFFECTS, config_for(folder, output=output))
-    written = run_job(spark, PANEL_EFFECTS, config_for(folder, output=output, seed=8))
+    placebo = {"output": output, "variances": ["placebo"]}
+    run_job(spark, PANEL_EFFECTS, config_for(folder, **placebo))
+    written = run_job(spark, PANEL_EFFECTS, config_for(folder, seed=8, **placebo))
     assert spark.table("effects_out.panel_effects").count() == 8
     for name in ("runs", "failures", *PanelWork.tables):
         table, view = spark.table(f"effects_out.{name}"), spark.table(f"effects_out.{name}_latest")
@@ -133,7 +141,7 @@ def test_a_catalog_schema_takes_the_tables_and_views_show_the_latest(
         r"```sql\n(.*?)```", TABLES_PAGE.partition("### In a catalog")[2].partition("###")[0], re.DOTALL
     )
     assert spark.sql(example.replace("spark_catalog.effects.", "effects_out.")).count() == 4
-    assert not run_job(spark, PANEL_EFFECTS, config_for(folder, output=output, seed=8)).new
+    assert not run_job(spark, PANEL_EFFECTS, config_for(folder, seed=8, **placebo)).new
     said = report(spark, PANEL_EFFECTS, written)
     assert "did" in said
     (shown,) = re.findall(r"^  (SELECT .*)$", said, re.MULTILINE)
@@ -186,17 +194,36 @@ def test_a_killed_run_shows_nothing_and_the_next_goes_on_where_it_was(
     assert visible(spark, folder, "panel_effects")["region"].value_counts().to_dict() == {"north": 2, "south": 2}
 
 
-def test_a_repeated_append_of_the_same_attempt_changes_nothing(spark: SparkSession, folder: Path) -> None:
-    written = run_job(spark, PANEL_EFFECTS, config_for(folder))
-    place = output_location(written.location).table("panel_effects")
-    rows = read(spark, folder, "panel_effects")
-    lake_tables.append_rows(place, rows, lake_tables.Commit(written.run_id, written.run_key, "0"))
+def test_a_commit_whose_answer_was_lost_is_not_repeated(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, saved = Place.save, []
+
+    def saves_and_fails(place: Place, writer: Any) -> None:
+        original(place, writer)
+        saved.append(place.address)
+        if place.address.endswith("/panel_effects"):
+            raise RuntimeError("DELTA_CONCURRENT_WRITE, or so it seemed")
+
+    monkeypatch.setattr(Place, "save", saves_and_fails)
+    monkeypatch.setattr(lake_tables.time, "sleep", lambda seconds: None)
+    assert run_job(spark, PANEL_EFFECTS, config_for(folder)).new
+    assert sum(address.endswith("/panel_effects") for address in saved) == 1
     assert read(spark, folder, "panel_effects").count() == 4
 
 
-def test_rows_that_do_not_land_are_noticed(spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lake_tables, "append_rows", lambda place, rows, commit: None)
-    with pytest.raises(WriteError, match="panel_effects: 0 of 4"):
+@pytest.mark.parametrize("times", [0, 2])
+def test_rows_that_did_not_land_once_are_noticed(
+    spark: SparkSession, folder: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    original = lake_tables.append_rows
+
+    def appends(place: Place, rows: Any, commit: Any) -> None:
+        for _ in range(times):
+            original(place, rows, commit)
+
+    monkeypatch.setattr(lake_tables, "append_rows", appends)
+    with pytest.raises(WriteError, match=f"panel_effects: {4 * times} of 4"):
         run_job(spark, PANEL_EFFECTS, config_for(folder))
     assert read(spark, folder, "runs").count() == 0
 

@@ -20,7 +20,7 @@ from causal_spark.engine import plan
 from causal_spark.engine.run import run_in_process
 from causal_spark.job import run_job
 from tests.cluster.dying import HANGS, Dying
-from tests.job_cases import CASES, JobCase, comparable, read, save, seen
+from tests.job_cases import CASES, JobCase, comparable, read, save, seen_by_spark
 
 #: What happens to the first attempt, by job; the panel job has them all.
 HOWS = {name: ("worker", "executor", "slow") if name == "panel_effects" else ("worker",) for name in CASES}
@@ -52,7 +52,7 @@ def run_and_compare(spark: SparkSession, case: JobCase, home: Path, how: str | N
     rows = case.job.rows(config, spark.read.format("delta").load(str(home / "input")))
     alone = run_in_process(rows.toPandas(), case.job.work(config, rows))
     for table in ("failures", *case.job_tables):
-        found, wanted = seen(spark, home, table), comparable(alone.frame(table))
+        found, wanted = seen_by_spark(spark, home, table), comparable(alone.frame(table))
         pd.testing.assert_frame_equal(found, wanted, check_exact=True, check_dtype=False, obj=table)
     run = read(spark, home, "runs").collect()
     return [len(run), run[0]["n_groups"], run[0]["n_succeeded"], run[0]["n_failed"]]

@@ -56,12 +56,12 @@ def test_one_bad_group_is_told_of_and_the_others_are_there(spark: SparkSession, 
     assert len(run) == 1
     assert (run[0]["n_groups"], run[0]["n_failed"]) == (5, 1)
     assert run[0]["n_groups"] == run[0]["n_succeeded"] + run[0]["n_declined"] + run[0]["n_failed"]
-    failures = seen(spark, folder, "failures")
+    failures = seen(folder, "failures")
     failed = failures[failures["kind"] == "failed"]
     assert failed[["group_id", "error_class"]].to_numpy().tolist() == [['{"region":{"string":"bad"}}', case.error]]
-    first = seen(spark, folder, case.job_tables[0])
+    first = seen(folder, case.job_tables[0])
     assert set(first["region"]) == {"north", "south", HOSTILE, None}
-    assert run[0]["rows_written"] == sum(len(seen(spark, folder, name)) for name in case.tables if name != "runs")
+    assert run[0]["rows_written"] == sum(len(seen(folder, name)) for name in case.tables if name != "runs")
 
 
 def test_every_reader_sees_the_tables_of_the_contract(spark: SparkSession, case: JobCase, finished: Any) -> None:

@@ -19,7 +19,7 @@ from causal_spark.job import run_job
 from causal_spark.lake import tables as lake_tables
 from causal_spark.lake.locations import output_location
 from causal_spark.lake.runs import LATEST, newest_runs
-from tests.job_cases import CASES, JobCase, comparable, read, save, seen, visible
+from tests.job_cases import CASES, JobCase, comparable, read, save, seen, stored, visible
 
 pytestmark = [pytest.mark.spark, pytest.mark.reruns]
 
@@ -53,8 +53,8 @@ def config_for(case: JobCase, source: Path, target: Path, **changes: Any) -> Job
     return case.config(target, input={"location": str(source / "input")}, **{"series": SERIES, **case.slim, **changes})
 
 
-def contents(spark: SparkSession, case: JobCase, folder: Path) -> dict[str, pd.DataFrame]:
-    return {name: seen(spark, folder, name) for name in case.tables if name != "runs"}
+def contents(case: JobCase, folder: Path) -> dict[str, pd.DataFrame]:
+    return {name: seen(folder, name) for name in case.tables if name != "runs"}
 
 
 def assert_same(found: dict[str, pd.DataFrame], wanted: dict[str, pd.DataFrame]) -> None:
@@ -69,7 +69,7 @@ class KilledError(BaseException):
 def test_a_crash_between_commits_shows_nothing_and_a_rerun_all_once(
     spark: SparkSession, case: JobCase, finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = contents(spark, case, folder)
+    before = contents(case, folder)
     config = config_for(case, finished, folder, confidence_level=0.8)
     waves = count_calls(monkeypatch, running, "_run_wave")
     for name in (case.job_tables[0], "runs"):
@@ -77,13 +77,13 @@ def test_a_crash_between_commits_shows_nothing_and_a_rerun_all_once(
             dying_at(name, patched)
             with pytest.raises(KilledError):
                 run_job(spark, case.job, config)
-        assert_same(contents(spark, case, folder), before)
+        assert_same(contents(case, folder), before)
     written = run_job(spark, case.job, config)
     assert len(waves) == 1
-    runs = read(spark, folder, "runs").where(f"run_id = '{written.run_id}'").collect()
+    runs = stored(folder, "runs").query(f"run_id == '{written.run_id}'")
     assert len(runs) == 1
-    after = contents(spark, case, folder)
-    assert runs[0]["rows_written"] == sum(map(len, after.values()))
+    after = contents(case, folder)
+    assert runs["rows_written"].item() == sum(map(len, after.values()))
     assert {name: len(frame) for name, frame in after.items()} == {name: len(one) for name, one in before.items()}
 
 
@@ -118,13 +118,13 @@ def test_what_was_changed_replaces_and_what_comes_back_shows_again(
 ) -> None:
     config = config_for(case, finished, folder)
     assert not run_job(spark, case.job, config).new
-    first = contents(spark, case, folder)
+    first = contents(case, folder)
     changed = run_job(spark, case.job, config_for(case, finished, folder, confidence_level=0.8))
     assert seen_ids(spark, case, folder) == {changed.run_id}
     back = run_job(spark, case.job, config)
     assert back.new
     assert seen_ids(spark, case, folder) == {back.run_id}
-    assert_same(contents(spark, case, folder), first)
+    assert_same(contents(case, folder), first)
     assert not run_job(spark, case.job, config).new
 
 
@@ -138,20 +138,20 @@ def test_a_group_that_vanished_leaves_no_stale_row_and_an_empty_input_changes_no
     spark: SparkSession, case: JobCase, folder: Path
 ) -> None:
     config = config_for(case, folder, folder)
-    assert set(seen(spark, folder, case.job_tables[0])["region"]) == {"north", "south"}
+    assert set(seen(folder, case.job_tables[0])["region"]) == {"north", "south"}
     save(spark, case.frame("south", 2), folder)
     run_job(spark, case.job, config)
-    after = contents(spark, case, folder)
+    after = contents(case, folder)
     for name in case.job_tables:
         assert set(after[name]["region"]) <= {"south"}
     assert len(after[case.job_tables[0]]) > 0
-    assert set(visible(spark, folder, case.job_tables[0])["region"]) == {"north", "south"}
+    assert set(visible(folder, case.job_tables[0])["region"]) == {"north", "south"}
     spark.read.format("delta").load(str(folder / "input")).limit(0).write.format("delta").mode("overwrite").save(
         str(folder / "input")
     )
     with pytest.raises(EmptyInputError):
         run_job(spark, case.job, config)
-    assert_same(contents(spark, case, folder), after)
+    assert_same(contents(case, folder), after)
 
 
 def test_two_writers_at_once_both_land_and_estimate_once(
@@ -165,9 +165,9 @@ def test_two_writers_at_once_both_land_and_estimate_once(
         written = [one.result() for one in both]
     assert all(one.new for one in written)
     assert len(waves) == 2
-    wanted = contents(spark, case, finished)
+    wanted = contents(case, finished)
     for name in case.job_tables:
-        rows = read(spark, tmp_path, name).toPandas()
+        rows = stored(tmp_path, name)
         for one in written:
             found = comparable(rows[rows["run_id"] == one.run_id])
             pd.testing.assert_frame_equal(found, wanted[name], check_exact=True, check_dtype=False, obj=name)

@@ -38,7 +38,7 @@ def test_upkeep_removes_what_nobody_sees_and_nothing_else(
     )
     location = output_location(str(tmp_path / "out"))
     first = CASE.job_tables[0]
-    before, history = ({name: told(spark, tmp_path, name) for name in CASE.job_tables} for told in (seen, visible))
+    before, history = ({name: told(tmp_path, name) for name in CASE.job_tables} for told in (seen, visible))
     # What was committed within the retention may be about to become visible.
     assert not any(one.run_ids for one in upkeep(spark, location, UpkeepOptions()))
     hasty = UpkeepOptions(retention=dt.timedelta(0), vacuum=False)
@@ -50,12 +50,12 @@ def test_upkeep_removes_what_nobody_sees_and_nothing_else(
     assert upkeep(spark, location, hasty) == told
     assert ids(spark, tmp_path, first) == {older, forced}
     for name in CASE.job_tables:
-        assert seen(spark, tmp_path, name).equals(before[name])
-        assert visible(spark, tmp_path, name).equals(history[name])
+        assert seen(tmp_path, name).equals(before[name])
+        assert visible(tmp_path, name).equals(history[name])
     superseding = UpkeepOptions(dt.timedelta(0), superseded=dt.timedelta(0), optimize=False, vacuum=False)
     assert upkeep(spark, location, superseding)[0].run_ids == (older, repeated)
     assert ids(spark, tmp_path, first) == ids(spark, tmp_path, "runs") == {forced}
-    assert seen(spark, tmp_path, first).equals(before[first])
+    assert seen(tmp_path, first).equals(before[first])
     # A run that upkeep has removed is made again, whoever asks for it.
     assert run_job(spark, CASE.job, CASE.config(tmp_path, seed=5)).new
     with pytest.raises(WriteError, match="VACUUM"):
