@@ -43,7 +43,7 @@ study = EstimatorStudy(
     estimators=["did", "sc", "difp", "sdid"],
     variances=[{"name": "placebo", "replicates": 40}, {"name": "unit_time", "replicates": 40}],
     designs=["calibrated", "heteroskedastic"],
-    replicates=200,
+    replicates=100,
     seed=99,
 ).fit(states, unit="unit", time="year", outcome="outcome", treatment="treated", groups=["source"], work_location=work)
 

@@ -38,7 +38,7 @@ look(people.groupBy("incentive").avg("learned_result").orderBy("incentive").toPa
 
 # COMMAND ----------
 
-effects = IndividualEffects(estimators=["memento", "x_learner"], control="none", seed=4).fit(
+effects = IndividualEffects(estimators=["memento"], control="none", seed=4).fit(
     people,
     row_id="person",
     treatment="incentive",
@@ -48,12 +48,12 @@ effects = IndividualEffects(estimators=["memento", "x_learner"], control="none",
     work_location=work,
 )
 columns = ["treatment", "estimate", "std_error", "conf_low", "conf_high"]
-means = effects.arm_effects.where("estimator = 'memento' AND reference = 'none'")
+means = effects.arm_effects.where("reference = 'none'")
 look(means.select(*columns).orderBy("estimate").toPandas().round(3))
 
 # COMMAND ----------
 
-picture = effects.plot("arm_effects", estimator="memento", outcome="Share that comes, more than unpaid")
+picture = effects.plot("arm_effects", outcome="Share that comes, more than unpaid")
 look(picture)
 
 # COMMAND ----------
@@ -63,12 +63,12 @@ look(picture)
 
 # COMMAND ----------
 
-picture = effects.plot("policy_values", estimator="memento")
+picture = effects.plot("policy_values")
 look(picture)
 
 # COMMAND ----------
 
-look(effects.policies.where("estimator = 'memento'").groupBy("recommended_treatment").count().toPandas())
+look(effects.policies.groupBy("recommended_treatment").count().toPandas())
 
 # COMMAND ----------
 
@@ -82,8 +82,7 @@ look(effects.policies.where("estimator = 'memento'").groupBy("recommended_treatm
 
 # The next village: the first twenty again, as if they were new.
 newcomers = people.limit(20).drop("incentive", "learned_result")
-models = effects.models.where("estimator = 'memento'")
-offers = score(models, newcomers, row_id="person", what="policies")
+offers = score(effects.models, newcomers, row_id="person", what="policies")
 look(offers.select("row_id", "recommended_treatment").toPandas().head())
 
 # COMMAND ----------

@@ -86,7 +86,7 @@ look(picture)
 
 # COMMAND ----------
 
-picture = effects.plot("weights", estimators=["sc", "sdid"])
+picture = effects.plot("weights", estimator="sdid")
 look(picture)
 
 # COMMAND ----------

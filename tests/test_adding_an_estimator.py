@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,8 @@ def put(path: Path, text: str, before: str) -> None:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with the page's steps taken."""
     tree = tmp_path_factory.mktemp("project")
-    for name in ("causal_spark", "conf", "docs", "tests"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("benchmarks", "causal_spark", "conf", "docs", "studies", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tree / name)
     module, imported, definition, tests = blocks("python")
@@ -56,7 +57,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / "tests" / "panel" / "test_nearest.py").write_text(tests, encoding="utf-8")
     registry = tree / "causal_spark" / "panel" / "registry.py"
     put(registry, imported, "from causal_spark.panel.placebo import ")
-    put(registry, definition, "        )\n    }\n)\n\n_CONDITIONAL = (")
+    put(registry, textwrap.indent(definition.rstrip(), " " * 12) + ",\n", "        )\n    }\n)\n\n_CONDITIONAL = (")
     estimators = tree / "docs" / "estimators.md"
     put(estimators, row, "\nThe last three are versions of one estimator")
     estimators.write_text(estimators.read_text(encoding="utf-8") + "\n" + section, encoding="utf-8")

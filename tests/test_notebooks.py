@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 from pyspark.sql import SparkSession
 
 from causal_spark.jobs import JOB_NAMES
-from causal_spark.show import latest
-from tests.notebook_runs import NOTEBOOKS, run_notebook
-
-#: Pictures of each, and the table that others will read.
-RUNS = {
-    "panel_effects": (3, "panel_effects"),
-    "estimator_study": (2, "recommendations"),
-    "response_curves": (2, "response_curves"),
-    "individual_effects": (2, "policy_values"),
-    "root_causes": (2, "root_causes"),
-}
+from tests.notebook_runs import NOTEBOOKS, RUNS, check_notebook
 
 
 def cells(name: str) -> list[str]:
@@ -49,56 +36,6 @@ def test_there_are_no_others() -> None:
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("name", RUNS)
-def test_they_run_draw_and_write(spark: SparkSession, name: str, tmp_path: Path) -> None:
-    names, shown = run_notebook(name, tmp_path)
-    n_pictures, table = RUNS[name]
-    assert sum(isinstance(one, Figure) for one in shown) == n_pictures
-    assert all(len(one) > 0 for one in shown if isinstance(one, pd.DataFrame))
-    assert names["written"].new
-    assert len(latest(names["tables"], table)) > 0
-    CLAIMS[name](names)
-
-
-def claims_of_panel_effects(names: dict[str, Any]) -> None:
-    answer = names["answer"]
-    effects = answer.drop_duplicates("estimator").set_index("estimator")["estimate"]
-    assert len(effects) == 6
-    assert -27.5 < effects.min() < effects.max() < -10.5
-    assert effects.drop("did").min() > -20.5
-    placebo = answer[answer["variance_estimator"] == "placebo"]
-    assert (placebo["conf_high"] > 0).sum() >= 4
-
-
-def claims_of_estimator_study(names: dict[str, Any]) -> None:
-    places = names["places"].toPandas()
-    assert places.groupby("design")["rmse"].idxmin().map(places["estimator"]).ne("did").all()
-    assert names["recommended"]["estimator"] in names["recommended"]["reason"]
-
-
-def claims_of_response_curves(names: dict[str, Any]) -> None:
-    curves = names["curves"].curves.toPandas()
-    assert set(curves["sex"]) == {"female", "male"}
-    balance = names["curves"].balance.toPandas()
-    apart = balance[balance["estimator"] == "e2b"][["correlation_before", "correlation_after"]].abs().mean()
-    assert apart["correlation_after"] < 0.5 * apart["correlation_before"]
-
-
-def claims_of_individual_effects(names: dict[str, Any]) -> None:
-    means = names["means"].toPandas()
-    assert (means["conf_low"] > 0).all()
-
-
-def claims_of_root_causes(names: dict[str, Any]) -> None:
-    worst = names["worst"].toPandas()
-    shares = worst.set_index("node")["contribution"] / worst["contribution"].sum()
-    assert shares.drop(["departure_delay", "earlier_delay"]).abs().max() < 0.1
-
-
-CLAIMS = {
-    "panel_effects": claims_of_panel_effects,
-    "estimator_study": claims_of_estimator_study,
-    "response_curves": claims_of_response_curves,
-    "individual_effects": claims_of_individual_effects,
-    "root_causes": claims_of_root_causes,
-}
+def test_one_of_them_runs_on_classic_spark(spark: SparkSession, tmp_path: Path) -> None:
+    # All of them run on Spark Connect, in tests/cluster.
+    check_notebook("root_causes", tmp_path)

@@ -9,18 +9,15 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from causal_spark.jobs import JOB_NAMES
-from tests.notebook_runs import run_notebook
+from tests.notebook_runs import check_notebook
 
 
 def main() -> None:
-    """Print, per notebook, how many things it displayed."""
-    said = {}
+    """Print the names of those that hold what they say."""
     for name in JOB_NAMES:
-        names, shown = run_notebook(name, Path(sys.argv[1]))
+        check_notebook(name, Path(sys.argv[1]))
         assert "connect" in type(SparkSession.active()).__module__
-        assert names["written"].new
-        said[name] = len(shown)
-    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.write(json.dumps(JOB_NAMES) + "\n")
 
 
 if __name__ == "__main__":

@@ -151,6 +151,4 @@ def test_every_notebook_runs_on_connect(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SPARK_REMOTE", "local[2]")
     done = client([str(ROOT / "tests" / "cluster" / "all_notebooks.py"), str(tmp_path)], tmp_path)
     assert done.returncode == 0, words_of(done)
-    said = json.loads(done.stdout.strip().splitlines()[-1])
-    assert set(said) == set(JOB_NAMES)
-    assert all(n > 3 for n in said.values())
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == list(JOB_NAMES)
