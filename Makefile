@@ -59,9 +59,10 @@ run-root-causes: .venv/installed-run  ## The same for root causes, on delays of 
 test: .venv/installed-dev  ## Run all tests but those of make test-cluster (ARGS=... for pytest)
 	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "not cluster and not reruns" -n 2 --dist loadfile $(ARGS)
 
+# In the order of their names, so that the files of few but long tests come first and none is left for the end.
 .PHONY: test-cluster
 test-cluster: .venv/installed-dev  ## Run the tests that start a cluster or a Connect server, and of jobs killed and run again
-	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "cluster or reruns" -n 2 --dist loadfile $(ARGS)
+	@$(WITH_JAVA) PYSPARK_SUBMIT_ARGS="$(NO_RESOLVING) pyspark-shell" $(BIN)/python -m pytest -m "cluster or reruns" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: bench
 bench: .venv/installed-dev .venv-bench/installed  ## Time single fits beside other packages (ARGS="--sizes 50x40 --runs 3")

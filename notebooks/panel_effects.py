@@ -50,7 +50,10 @@ look(states.where("unit = 'California' AND year BETWEEN 1986 AND 1991").toPandas
 # COMMAND ----------
 
 effects = PanelEffects(
-    estimators=["did", "sc", "difp", "mc", "sdid", "dwcp"], variances=["placebo", "unit_time"], seed=99
+    estimators=["did", "sc", "difp", "mc", "sdid", "dwcp"],
+    variances=["placebo", "unit_time"],
+    cells="all",
+    seed=99,
 ).fit(states, unit="unit", time="year", outcome="outcome", treatment="treated", groups=["source"], work_location=work)
 found = effects.effects.join(effects.variances.drop("run_id", "group_id", "source"), "estimator")
 columns = ["estimator", "estimate", "variance_estimator", "std_error", "conf_low", "conf_high", "p_value"]

@@ -34,15 +34,15 @@ smokers = spark.createDataFrame(people[people["outcome_name"] == "weight_change"
 
 # MAGIC %md
 # MAGIC ## Curves, men and women apart
-# MAGIC `unweighted` is the plain curve, `ebct1` balances by entropy, and `e2b` trains a network to balance what
-# MAGIC outcomes of many made-up shapes would need.
+# MAGIC `unweighted` is the plain curve; `e2b` trains a network to give weights that balance what outcomes of many made-up
+# MAGIC shapes would need.
 
 # COMMAND ----------
 
 roles = {name: list(role) if isinstance(role, tuple) else role for name, role in EXAMPLES["smoking"].roles.items()}
-curves = ResponseCurves(
-    estimators=["unweighted", "ebct1", "e2b"], second_stage={"name": "spline", "n_knots": 5}, seed=71
-).fit(smokers, **roles | {"groups": ["sex"]}, grid=[5, 10, 15, 20, 25, 30, 35, 40], work_location=work)
+curves = ResponseCurves(estimators=["unweighted", "e2b"], second_stage={"name": "spline", "n_knots": 5}, seed=71).fit(
+    smokers, **roles | {"groups": ["sex"]}, grid=[5, 10, 15, 20, 25, 30, 35, 40], work_location=work
+)
 
 columns = ["sex", "dose", "estimate", "std_error", "conf_low", "conf_high"]
 look(curves.curves.where("estimator = 'e2b'").select(*columns).orderBy("sex", "dose").toPandas().round(2))

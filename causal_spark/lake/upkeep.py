@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -72,14 +72,13 @@ def _appended_since(spark: SparkSession, place: Place, since: dt.datetime) -> se
 
 
 def unseen_rows(
-    spark: SparkSession, location: Location, name: str, gone: Sequence[str], since: dt.datetime
+    spark: SparkSession, location: Location, name: str, visible: Set[str], since: dt.datetime
 ) -> TableUpkeep:
-    """Rows of a result table whose run is not visible, or is one of ``gone``, and did not commit since then.
+    """Rows of a result table whose run is not one of the visible ones and did not commit since then.
 
     Runs are named here, once: what another writer appends meanwhile is none of them.
     """
     place = location.table(name)
-    visible = {row["run_id"] for row in newest_runs(spark, location, VISIBLE).collect()} - set(gone)
     kept = visible | _appended_since(spark, place, since)
     counts = place.load(spark.read).groupBy("run_id").count().collect()
     unseen = {row["run_id"]: row["count"] for row in counts if row["run_id"] not in kept}
@@ -124,7 +123,8 @@ def upkeep(
     gone: list[str] = []
     if options.superseded is not None:
         gone = superseded_runs(spark, location, now - options.superseded)
-    done = [unseen_rows(spark, location, name, gone, now - options.retention) for name in names]
+    visible = {row["run_id"] for row in newest_runs(spark, location, VISIBLE).collect()} - set(gone)
+    done = [unseen_rows(spark, location, name, visible, now - options.retention) for name in names]
     if dry_run:
         return [*([TableUpkeep(RUNS.name, tuple(gone), len(gone))] if gone else []), *done]
     if gone:

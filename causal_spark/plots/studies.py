@@ -16,6 +16,8 @@ from causal_spark.plots.style import chosen, group_columns, looks, of_group, sty
 #: Beyond this an estimator's mark stands at the edge.
 _MOST = 3.0
 _TICKS = (1.0, 1.2, 1.5, 2.0)
+#: Data sets with room for all estimators side by side.
+_FEW = 4
 _QUARTERS = ("quietest", "second", "third", "noisiest")
 
 
@@ -50,13 +52,17 @@ def estimator_race(table: Any, *, estimators: Sequence[str] | None = None, desig
 def race(axes: Axes, wide: pd.DataFrame, names: Sequence[str]) -> None:
     """Marks of estimators (columns) on data sets (rows); values are errors over the best one's, 1 at the bottom."""
     places = np.arange(len(wide))
+    # Where there is room, marks stand beside each other: of estimators that are alike one would hide the others.
+    step = min(0.09, 0.7 / len(names)) if len(wide) <= _FEW else 0.0
     axes.grid(visible=False)
     axes.vlines(places, 0.97, _MOST, color="0.9", linewidth=0.6, zorder=0)
-    for name, look in looks(names).items():
+    for turn, (name, look) in enumerate(looks(names).items()):
+        at = places + step * (turn - (len(names) - 1) / 2)
         values = np.minimum(wide[name].to_numpy(dtype=float), _MOST)
         size = 10 if look.mark == "*" else 5.5
         style: dict[str, Any] = {"color": look.colour, "markeredgecolor": "black", "markeredgewidth": 0.4}
-        axes.plot(places, values, look.mark, markersize=size, label=name, zorder=4 if look.mark == "*" else 3, **style)
+        axes.plot(at, values, look.mark, markersize=size, label=name, zorder=4 if look.mark == "*" else 3, **style)
+    axes.set_xlim(-0.6, len(wide) - 0.4)
     axes.set_yscale("log")
     axes.set_ylim(0.97, _MOST * 1.04)
     axes.set_yticks([*_TICKS, _MOST], [*(f"{tick:g}" for tick in _TICKS), f"{_MOST:g}+"])

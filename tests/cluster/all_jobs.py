@@ -63,9 +63,6 @@ def main(folder: Path, *, remote: bool) -> None:
     told: dict[str, object] = {}
     if remote:
         spark = SparkSession.builder.remote("local[2]").getOrCreate()
-        # Many plans over few rows: compiling them takes longer than running them.
-        spark.conf.set("spark.sql.codegen.wholeStage", "false")
-        spark.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
         for name, case in CASES.items():
             told[name] = run_and_compare(spark, case, folder / name, None)
     else:

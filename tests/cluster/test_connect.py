@@ -88,9 +88,14 @@ print(json.dumps({
 
 def client(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A Python process with what a client of Spark Connect needs."""
+    # Many plans over few rows: compiling them takes longer than running them.
+    settings = (ROOT / "conf" / "spark-defaults.conf").read_text(encoding="utf-8")
+    settings += "spark.sql.codegen.wholeStage false\nspark.sql.codegen.factoryMode NO_CODEGEN\n"
+    (folder / "conf").mkdir()
+    (folder / "conf" / "spark-defaults.conf").write_text(settings, encoding="utf-8")
     environment = {
         **os.environ,
-        "SPARK_CONF_DIR": str(ROOT / "conf"),
+        "SPARK_CONF_DIR": str(folder / "conf"),
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": str(ROOT),
     }
