@@ -34,8 +34,8 @@ smokers = spark.createDataFrame(people[people["outcome_name"] == "weight_change"
 
 # MAGIC %md
 # MAGIC ## Curves, men and women apart
-# MAGIC `unweighted` is the plain curve; `e2b` trains a network to give weights that balance what outcomes of many made-up
-# MAGIC shapes would need.
+# MAGIC `unweighted` is the plain curve; `e2b` trains a network to give weights that balance what outcomes of many
+# MAGIC made-up shapes would need.
 
 # COMMAND ----------
 
