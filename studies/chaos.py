@@ -34,7 +34,7 @@ from causal_spark.engine import plan
 from causal_spark.errors import CausalSparkError
 from causal_spark.job import run_job
 from causal_spark.logs import about, logged
-from tests.job_cases import CASES, JobCase, comparable, save, seen
+from tests.job_cases import CASES, JobCase, comparable, save, seen_by_spark
 
 RESULTS = ROOT / "studies" / "results" / "chaos.csv"
 #: Event of the log to the phase that begins with it.
@@ -280,7 +280,7 @@ def disturb(
     except CausalSparkError as error:
         row["tables"] = f"BROKEN: {type(error).__name__}"
         return row
-    found = {name: seen(target, name) for name in case.job_tables}
+    found = {name: seen_by_spark(spark, target, name) for name in case.job_tables}
     runs = DeltaTable(str(target / "out" / "runs")).to_pandas()
     once = len(runs) == 2
     row["tables"] = "equal" if once and same(found, stage.after) else "BROKEN"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fences import fenced
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adding_an_estimator.md").read_text(encoding="utf-8")
 USE = """
@@ -29,12 +31,6 @@ assert result.variances["std_error"].item() > 0
 """
 
 
-def blocks(language: str) -> list[str]:
-    """Fenced blocks of the page in that language, in their order."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return [text for name, text in fenced if name == language]
-
-
 def put(path: Path, text: str, before: str) -> None:
     """Insert a text before the only place where another stands."""
     old = path.read_text(encoding="utf-8")
@@ -50,9 +46,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tree / name)
-    module, imported, definition, tests = blocks("python")
-    row, section = blocks("text")
-    (line,) = blocks("yaml")
+    module, imported, definition, tests = fenced(PAGE, "python")
+    row, section = fenced(PAGE, "text")
+    (line,) = fenced(PAGE, "yaml")
     (tree / "causal_spark" / "panel" / "nearest.py").write_text(module, encoding="utf-8")
     (tree / "tests" / "panel" / "test_nearest.py").write_text(tests, encoding="utf-8")
     registry = tree / "causal_spark" / "panel" / "registry.py"
@@ -75,7 +71,7 @@ def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_of_the_page_pass(tree: Path) -> None:
-    (commands,) = blocks("")
+    (commands,) = fenced(PAGE, "")
     lines = commands.splitlines()
     assert len(lines) == 2
     for line in lines:

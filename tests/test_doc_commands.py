@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.fences import fenced
 from tests.node_frames import incidents, services
 
 ROOT = Path(__file__).parents[1]
@@ -102,8 +103,7 @@ _ON_SPARK = re.compile(r"^(.*work_location=.*|result\.write\(.*)$", re.MULTILINE
 
 
 def examples(page: str) -> list[str]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return [text for name, text in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S) if name == "python"]
+    return fenced((ROOT / page).read_text(encoding="utf-8"), "python")
 
 
 def test_every_example_is_run_by_something() -> None:
